@@ -1,0 +1,1 @@
+"""Low-rank matrix factorization by stochastic gradient descent, compiled with Numba."""

@@ -1,0 +1,1 @@
+"""Compiled kernels: no validation, no Python objects, no input or output."""

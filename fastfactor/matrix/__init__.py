@@ -1,0 +1,1 @@
+"""What the user hands over, turned into what kernels eat."""

@@ -1,0 +1,1 @@
+"""Python loops over epochs and passes; no arithmetic on entries."""

@@ -76,8 +76,8 @@ def text_matrix(
     """A tf-idf-like matrix: Zipf columns, (1 + log count) * idf, rows of unit length; float64.
 
     With `n_topics` > 0 the spectrum has a planted decay: half of the entries then come from topics of 24 words each,
-    whose share of the rows falls by 4 % from one topic to the next. Without, the spectrum is what Zipf's law gives, a few
-    leading values over a flat bulk.
+    whose share of the rows falls by 4 % from one topic to the next. Without, the spectrum is what Zipf's law gives, a
+    few leading values over a flat bulk.
     """
     words_per_topic, topic_decay = 24, 0.96
     rng = np.random.default_rng(seed)

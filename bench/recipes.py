@@ -1,6 +1,6 @@
 """Options per peer and matrix, as `python -m bench tune` found them on validation entries; written in here by hand.
 
-`n_epochs` is the epoch with the best validation RMSE: a curve on train + validation entries ends about where it is best.
+`n_epochs` is the epoch with the best validation RMSE: a curve on train + validation entries ends about at its best.
 """
 
 from dataclasses import replace

@@ -1,8 +1,9 @@
 """LIBMF: parallel SGD with an adaptive step per row, C++.
 
-Its C functions are called directly, because the Python wrapper copies and leaks the triplets, stores indices as float32,
-and prints when imported. Only LIBMF tells when an epoch ended: it writes a line and flushes it. The lines are read through a pipe and stamped.
-The training error in them is summed up during the sweep, so it costs nothing; the validation error is one more pass.
+Its C functions are called directly: the Python wrapper copies and leaks the triplets, stores indices as float32, and
+prints when imported. Nothing but the line that LIBMF writes and flushes tells when an epoch ended, so the lines are
+read through a pipe and stamped. The training error in them is summed up during the sweep and costs nothing; the
+validation error is one more pass over those entries.
 """
 
 import ctypes

@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 
 from bench.peers.base import CompletionPeer, Recipe, Run, factor_predictor, rmse
 
-_REORDER = frozenset({"reassoc", "contract", "arcp", "nsz"})
+_REORDER = {"reassoc", "contract", "arcp", "nsz"}
 _N_BLOCKS = 16
 _DECAY = 0.9
 

@@ -75,16 +75,16 @@ def text_matrix(
 ) -> sp.csr_matrix:
     """A tf-idf-like matrix: Zipf columns, (1 + log count) * idf, rows of unit length; float64.
 
-    With `n_topics` > 0 the spectrum has a planted decay: half of the entries then come from topics of 24 words each,
-    whose share of the rows falls by 4 % from one topic to the next. Without, the spectrum is what Zipf's law gives, a
-    few leading values over a flat bulk.
+    With `n_topics` > 0 the spectrum has a planted decay: about half of the entries, and most of the weight, come from
+    topics of four words, whose share of the rows falls by 4 % from one topic to the next, so that the singular values
+    fall by 2 %. Without, the spectrum is what Zipf's law gives, a few leading values over a flat bulk.
     """
-    words_per_topic, topic_decay = 24, 0.96
+    words_per_topic, topic_decay, topic_weight = 4, 0.96, 3.0
     rng = np.random.default_rng(seed)
     n_common = n_cols - n_topics * words_per_topic
     if n_common < 1:
         raise ValueError(f"n_topics={n_topics} needs more than {n_topics * words_per_topic} columns, got {n_cols}")
-    from_topics = nnz // 2 if n_topics else 0
+    from_topics = min(nnz // 2, int(0.9 * words_per_topic * n_rows)) if n_topics else 0
     row_weights = rng.lognormal(0.0, 0.5, n_rows)
     common = _draw_pattern(row_weights / row_weights.sum(), power_law(n_common, 1.0, 2e-5), nnz - from_topics, rng)
     pattern = common
@@ -94,6 +94,7 @@ def text_matrix(
         inside = rng.binomial(words_per_topic, from_topics / n_rows / words_per_topic, n_rows)
         special = _draw_topic_words(topic, inside, words_per_topic, n_topics, rng)
         pattern = sp.hstack([common, special], format="csr")
+        pattern.data[pattern.indices >= n_common] = topic_weight
     pattern = pattern[:, rng.permutation(n_cols)]
     pattern.sort_indices()
     return _weigh_words(pattern.astype(np.float64), rng)
@@ -158,16 +159,16 @@ def _draw_topic_words(
     return sp.csr_matrix((ones, indices, indptr), shape=(len(topic), n_topics * n_words))
 
 
-def _weigh_words(counts: sp.csr_matrix, rng: np.random.Generator) -> sp.csr_matrix:
-    """Turn a pattern into tf-idf weights with geometric counts, each non-empty row of unit length."""
-    n_rows, n_cols = counts.shape
-    document_frequency = np.bincount(counts.indices, minlength=n_cols)
+def _weigh_words(pattern: sp.csr_matrix, rng: np.random.Generator) -> sp.csr_matrix:
+    """Multiply the values by tf-idf weights of geometric counts, then make each non-empty row of unit length."""
+    n_rows, n_cols = pattern.shape
+    document_frequency = np.bincount(pattern.indices, minlength=n_cols)
     idf = np.log((1.0 + n_rows) / (1.0 + document_frequency)) + 1.0
-    counts.data[:] = (1.0 + np.log(rng.geometric(0.7, counts.nnz))) * idf[counts.indices]
-    norms = np.sqrt(np.asarray(counts.multiply(counts).sum(axis=1)).ravel())
+    pattern.data *= (1.0 + np.log(rng.geometric(0.7, pattern.nnz))) * idf[pattern.indices]
+    norms = np.sqrt(np.asarray(pattern.multiply(pattern).sum(axis=1)).ravel())
     norms[norms == 0.0] = 1.0
-    counts.data /= np.repeat(norms, np.diff(counts.indptr))
-    return counts
+    pattern.data /= np.repeat(norms, np.diff(pattern.indptr))
+    return pattern
 
 
 def _stream_key(rng: np.random.Generator) -> np.uint64:

@@ -13,7 +13,7 @@ _STYLES = {
     "libmf": ("#D55E00", "s", "--"),
     "cmfrec": ("#009E73", "^", "-."),
     "loops-blocks": ("#CC79A7", "v", ":"),
-    "loops-fixed-rank": ("#E69F00", "D", ":"),
+    "loops-reordered": ("#E69F00", "D", ":"),
     "loops": ("#999999", "x", ":"),
 }
 _OTHER = ("#56B4E9", "P", "-")

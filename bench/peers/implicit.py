@@ -18,13 +18,6 @@ class ImplicitAls(CompletionPeer):
     problem = "weak"
 
     def fit(self, train: sp.csr_matrix, recipe: Recipe, test: sp.coo_matrix | None = None) -> Run:
-        model = implicit.als.AlternatingLeastSquares(
-            factors=recipe.rank,
-            regularization=recipe.regularization,
-            iterations=recipe.n_epochs,
-            num_threads=recipe.n_threads,
-            random_state=recipe.seed,
-        )
         ends, errors = [], []
 
         def note_epoch(iteration: int, seconds: float, loss: float | None) -> None:
@@ -33,6 +26,13 @@ class ImplicitAls(CompletionPeer):
                 errors.append(rmse(factor_predictor(model.user_factors, model.item_factors), test))
 
         with threadpool_limits(1, "blas"):  # its own threads call BLAS
+            model = implicit.als.AlternatingLeastSquares(
+                factors=recipe.rank,
+                regularization=recipe.regularization,
+                iterations=recipe.n_epochs,
+                num_threads=recipe.n_threads,
+                random_state=recipe.seed,
+            )
             start = time.perf_counter()
             model.fit(train, show_progress=False, callback=note_epoch)
         predict = factor_predictor(np.asarray(model.user_factors), np.asarray(model.item_factors))

@@ -6,6 +6,8 @@ from typing import Any
 import matplotlib
 import matplotlib.pyplot as plt
 from matplotlib.axes import Axes
+from matplotlib.axis import Axis
+from matplotlib.ticker import LogLocator, NullFormatter, NullLocator
 
 # Colours of Okabe and Ito (2008), which stay apart for colour-blind readers; ours is the dark one.
 _STYLES = {
@@ -42,6 +44,7 @@ def _draw_curves(result: dict[str, Any], path: Path) -> Path:
         best = min(min(curve["test_rmse"]) for curve in curves)
         worst = max(min(curve["test_rmse"]) for curve in curves)
         axes.set(xscale="log", ylim=(best - 0.005, worst + 0.12), title=case)
+        _label_plainly(axes.xaxis)
         _finish(axes, "seconds since the matrix was in memory", "test RMSE")
     return _save(figure, path, result)
 
@@ -59,10 +62,18 @@ def _draw_speed(result: dict[str, Any], path: Path) -> Path:
         axes.plot(ranks, speeds, color=colour, marker=marker, linestyle=line, label=peer)
     ranks = sorted({rank for points in series.values() for rank, _ in points})
     axes.set(xscale="log", yscale="log")
-    axes.set_xticks(ranks, [str(rank) for rank in ranks])
-    axes.minorticks_off()
+    axes.set_xticks(ranks, [str(rank) for rank in ranks], minor=False)
+    axes.xaxis.set_minor_locator(NullLocator())
+    _label_plainly(axes.yaxis)
     _finish(axes, "rank", "million updates per second")
     return _save(figure, path, result)
+
+
+def _label_plainly(axis: Axis) -> None:
+    """Write 0.2, 0.5, 1, 2, ... on a logarithmic axis instead of powers of ten."""
+    axis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
+    axis.set_major_formatter("{x:g}")
+    axis.set_minor_formatter(NullFormatter())
 
 
 def _finish(axes: Axes, x_label: str, y_label: str) -> None:

@@ -18,9 +18,9 @@ OURS = "fastfactor"
 
 
 def run(recorder: Recorder) -> None:
-    for name in ("ml-1m", "20M"):
+    for name in ("ml-1m", "5M" if recorder.quick else "20M"):
         try:
-            matrix = load_matrix(name, recorder.quick)
+            matrix = load_matrix(name)
         except data.MissingDataError as error:
             recorder.skip(name, str(error))
             continue
@@ -28,10 +28,10 @@ def run(recorder: Recorder) -> None:
         _compare_curves(recorder, name, (train + validation).tocsr(), test)
 
 
-def load_matrix(name: str, quick: bool = False) -> sp.csr_matrix:
-    """A real matrix by its name, or a generated one; the quick run takes a quarter of the large one."""
+def load_matrix(name: str) -> sp.csr_matrix:
+    """A generated matrix by the name of its size, or a real one by its own."""
     if name in generate.RATING_SIZES:
-        return generate.standard_ratings("5M" if quick else name)
+        return generate.standard_ratings(name)
     return data.load(name).astype(np.float32)
 
 
@@ -45,7 +45,6 @@ def contestants(name: str, recorder: Recorder) -> Iterator[tuple[CompletionPeer,
 
 
 def _compare_curves(recorder: Recorder, name: str, train: sp.csr_matrix, test: sp.coo_matrix) -> None:
-    case = f"{name} ({train.nnz / 1e6:.1f}M)"
     entrants = {peer.name: (peer, recipe) for peer, recipe in contestants(name, recorder)}
     calls, errors = {}, {}
     for label, (peer, recipe) in entrants.items():
@@ -59,12 +58,12 @@ def _compare_curves(recorder: Recorder, name: str, train: sp.csr_matrix, test: s
     target = min(errors[REFERENCE])
     times = {}
     for label in entrants:
-        recorder.add_curve(case, label, [median(column) for column in zip(*ends[label], strict=True)], errors[label])
-        recorder.add(case, label, "best_test_rmse", min(errors[label]), "")
+        recorder.add_curve(name, label, [median(column) for column in zip(*ends[label], strict=True)], errors[label])
+        recorder.add(name, label, "best_test_rmse", min(errors[label]), "")
         reached = next((i for i, error in enumerate(errors[label]) if error <= target), None)
         if reached is None:
             recorder.skip(f"{name}, {label}", f"best test RMSE {min(errors[label]):.4f}, the target is {target:.4f}")
         else:
-            times[label] = recorder.add(case, label, "seconds_to_target", [run[reached] for run in ends[label]])
+            times[label] = recorder.add(name, label, "seconds_to_target", [run[reached] for run in ends[label]])
     if OURS in times:
-        recorder.add(case, f"{REFERENCE}/{OURS}", "time_ratio", times[REFERENCE] / times[OURS], "x", "higher")
+        recorder.add(name, f"{REFERENCE}/{OURS}", "time_ratio", times[REFERENCE] / times[OURS], "x", "higher")

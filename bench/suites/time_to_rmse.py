@@ -51,7 +51,7 @@ def _compare_curves(recorder: Recorder, name: str, train: sp.csr_matrix, test: s
         peer.warm_up(recipe)
         errors[label] = peer.fit(train, recipe, test).test_rmse
         calls[label] = lambda peer=peer, recipe=recipe: peer.fit(train, recipe).ends
-    ends = timing.interleave(calls, 3 if recorder.quick else 5)
+    ends = timing.interleave(calls, 2 if recorder.quick else 5)
     if REFERENCE not in errors:
         recorder.skip(name, f"without {REFERENCE} there is no target")
         return

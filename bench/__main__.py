@@ -14,7 +14,7 @@ RESULTS = Path(__file__).parent / "results"
 
 def main() -> int:
     arguments = _parser().parse_args()
-    return arguments.command(arguments)
+    return int(arguments.command(arguments))
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -7,6 +7,7 @@ import matplotlib
 import matplotlib.pyplot as plt
 from matplotlib.axes import Axes
 from matplotlib.axis import Axis
+from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator, NullFormatter, NullLocator
 
 # Colours of Okabe and Ito (2008), which stay apart for colour-blind readers; ours is the dark one.
@@ -58,8 +59,7 @@ def _draw_speed(result: dict[str, Any], path: Path) -> Path:
             series.setdefault(item["peer"], []).append((rank, item["value"]))
     for peer, points in series.items():
         colour, marker, line = _STYLES.get(peer, _OTHER)
-        ranks, speeds = zip(*sorted(points), strict=True)
-        axes.plot(ranks, speeds, color=colour, marker=marker, linestyle=line, label=peer)
+        axes.plot(*zip(*sorted(points), strict=True), color=colour, marker=marker, linestyle=line, label=peer)
     ranks = sorted({rank for points in series.values() for rank, _ in points})
     axes.set(xscale="log", yscale="log")
     axes.set_xticks(ranks, [str(rank) for rank in ranks], minor=False)
@@ -82,7 +82,7 @@ def _finish(axes: Axes, x_label: str, y_label: str) -> None:
     axes.legend(frameon=False)
 
 
-def _save(figure: plt.Figure, path: Path, result: dict[str, Any]) -> Path:
+def _save(figure: Figure, path: Path, result: dict[str, Any]) -> Path:
     figure.supxlabel(f"{result['machine']['processor']}, {result['n_threads']} threads", fontsize=7, color="0.4")
     figure.savefig(path, dpi=150)
     plt.close(figure)

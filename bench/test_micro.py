@@ -4,11 +4,12 @@
 their seconds; then `fit` over stored entries with its updates per second. Compilation happens in a warm-up round.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 
 import numpy as np
 import pytest
 from numpy.typing import NDArray
+from pytest_benchmark.fixture import BenchmarkFixture
 from scipy.sparse.linalg import svds
 
 from bench import data, generate, machine
@@ -45,10 +46,8 @@ def optimum(named_matrix: tuple[str, NDArray[np.float64]]) -> float:
 
 
 @pytest.fixture(autouse=True)
-def described(request: pytest.FixtureRequest) -> Iterator[None]:
+def described(benchmark: BenchmarkFixture) -> None:
     """Write machine, versions and thread counts into every benchmark's result."""
-    yield
-    benchmark = request.getfixturevalue("benchmark")
     benchmark.extra_info.update(machine.describe(), n_threads=machine.n_cores())
 
 

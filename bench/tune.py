@@ -8,6 +8,7 @@ import numpy as np
 
 from bench import data, machine, peers
 from bench.peers.base import CompletionPeer, Recipe
+from bench.record import Recorder
 from bench.suites import time_to_rmse
 
 RANKS = (16, 32, 64)
@@ -35,9 +36,10 @@ def run(matrix_name: str, peer_names: Sequence[str]) -> None:
 
 
 def _find(names: Sequence[str]) -> list[CompletionPeer]:
-    known = {peer.name: peer for file in peers.module_names() for peer in peers.load(file)[0]}
+    found = [peer for file in peers.module_names() for peer in peers.find_completion(file, Recorder(suite="tune"))]
+    known = {peer.name: peer for peer in found}
     for name in names:
-        if not isinstance(known.get(name), CompletionPeer):
+        if name not in known:
             raise SystemExit(f"{name} is no completion peer that can be imported here")
     return [known[name] for name in names]
 

@@ -22,10 +22,12 @@ def test_every_file_is_known():
 
 @pytest.mark.parametrize("file", COMPLETION_FILES)
 def test_completion_peer_keeps_the_interface(file):
-    train, _, test = data.split(generate.rating_matrix(600, 400, 40_000))
+    found = load_or_skip(file)
+    matrix = generate.standard_ratings("1M") if file == "libmf" else generate.rating_matrix(600, 400, 40_000)
+    train, _, test = data.split(matrix)
     train = train.tocsr()
     recipe = Recipe(8, learning_rate=0.03, n_epochs=4)
-    for peer in load_or_skip(file):
+    for peer in found:
         assert isinstance(peer, CompletionPeer)
         timed, followed = peer.fit(train, recipe), peer.fit(train, recipe, test)
         assert isinstance(timed, Run)
@@ -49,3 +51,9 @@ def test_svd_peer_keeps_the_interface(file):
         triplets = peer.solve(matrix, 5, tightest)
         np.testing.assert_allclose(np.sort(triplets[1])[::-1], expected, rtol=1e-6)
         assert compute_residual(matrix, triplets) < 1e-4
+
+
+def test_libmf_refuses_matrices_it_may_never_return_from():
+    (libmf,) = load_or_skip("libmf")
+    with pytest.raises(ValueError, match="may never return"):
+        libmf.fit(generate.rating_matrix(60, 40, 400), Recipe(8))

@@ -48,8 +48,17 @@ def load(module_name: str) -> tuple[tuple[Peer, ...], str]:
     return tuple(module.PEERS), ""
 
 
-def find(module_name: str, recorder: Recorder) -> tuple[Peer, ...]:
-    """Return the peers of one file; when it cannot be imported, none, and the recorder is told why."""
+def find_completion(module_name: str, recorder: Recorder) -> list[CompletionPeer]:
+    """Return the completion peers of one file; when it cannot be imported, none, and the recorder is told why."""
+    return [peer for peer in _find(module_name, recorder) if isinstance(peer, CompletionPeer)]
+
+
+def find_svd(module_name: str, recorder: Recorder) -> list[SvdPeer]:
+    """Return the SVD peers of one file, likewise."""
+    return [peer for peer in _find(module_name, recorder) if isinstance(peer, SvdPeer)]
+
+
+def _find(module_name: str, recorder: Recorder) -> tuple[Peer, ...]:
     peers, reason = load(module_name)
     if reason:
         recorder.skip(module_name, reason)

@@ -18,7 +18,8 @@ class ImplicitAls(CompletionPeer):
     problem = "weak"
 
     def fit(self, train: sp.csr_matrix, recipe: Recipe, test: sp.coo_matrix | None = None) -> Run:
-        ends, errors = [], []
+        ends: list[float] = []
+        errors: list[float] = []
 
         def note_epoch(iteration: int, seconds: float, loss: float | None) -> None:
             ends.append(time.perf_counter() - start)

@@ -4,6 +4,10 @@ Its C functions are called directly: the Python wrapper copies and leaks the tri
 prints when imported. Nothing but the line that LIBMF writes and flushes tells when an epoch ended, so the lines are
 read through a pipe and stamped. The training error in them is summed up during the sweep and costs nothing; the
 validation error is one more pass over those entries.
+
+LIBMF 0.9.2 can wait for ever at the end of a fit: when its threads finish a whole further epoch between the main thread's
+`resume` and `terminate`, they sleep and nobody wakes them. That takes an epoch of well under a millisecond, as small
+matrices have, so those are refused.
 """
 
 import ctypes
@@ -14,6 +18,7 @@ import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import scipy.sparse as sp
@@ -64,10 +69,15 @@ def _load_library() -> ctypes.CDLL:
 _LIBRARY = _load_library()
 
 
+_FEWEST_ENTRIES = 500_000
+
+
 class Libmf(CompletionPeer):
     name = "libmf"
 
     def fit(self, train: sp.csr_matrix, recipe: Recipe, test: sp.coo_matrix | None = None) -> Run:
+        if train.nnz < _FEWEST_ENTRIES:
+            raise ValueError(f"LIBMF may never return from {train.nnz} entries; give it {_FEWEST_ENTRIES} or more")
         nodes = _to_nodes(train.tocoo())
         test_nodes = np.empty(0, _NODE) if test is None else _to_nodes(test)
         problems = [_Problem(*train.shape, len(part), part.ctypes.data) for part in (nodes, test_nodes)]
@@ -78,6 +88,9 @@ class Libmf(CompletionPeer):
         predictor = factor_predictor(*_take_factors(model))
         errors = [float(cells[2]) for _, cells in epochs] if test is not None else []
         return Run(range(1, len(epochs) + 1), [end for end, _ in epochs], predictor, errors)
+
+    def warm_up(self, recipe: Recipe) -> None:
+        return None  # nothing is compiled, and the usual small matrix is too small
 
 
 def _to_nodes(entries: sp.coo_matrix) -> NDArray[np.void]:
@@ -94,7 +107,7 @@ def _to_parameter(recipe: Recipe) -> _Parameter:
     return parameter
 
 
-def _take_factors(model: object) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+def _take_factors(model: Any) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
     """Copy the factors out of LIBMF's memory and free it. Rows without entries are NaN there; they become zero."""
     content = model.contents
     U = np.nan_to_num(np.ctypeslib.as_array(content.P, (content.m, content.k)))
@@ -103,7 +116,7 @@ def _take_factors(model: object) -> tuple[NDArray[np.float32], NDArray[np.float3
     return U, V
 
 
-def _call_and_stamp_lines(call: Callable[[], object]) -> tuple[object, list[tuple[float, str]]]:
+def _call_and_stamp_lines(call: Callable[[], Any]) -> tuple[Any, list[tuple[float, str]]]:
     """Run `call` with the process's standard output sent into a pipe; return its result and (time, line) pairs."""
     sys.stdout.flush()
     read_end, write_end = os.pipe()

@@ -40,7 +40,7 @@ class Loops(CompletionPeer):
         rows, cols, values = entries.row[order], entries.col[order], entries.data[order] - mean
         size = np.float32(0.3 / recipe.rank**0.5)
         U, V = (rng.standard_normal((n, recipe.rank), dtype=np.float32) * size for n in train.shape)
-        predict = factor_predictor(U, V, mean)
+        predict = factor_predictor(U, V, float(mean))
         ends, errors = [], []
         n_threads_before = numba.get_num_threads()
         numba.set_num_threads(recipe.n_threads if self._n_blocks > 1 else 1)

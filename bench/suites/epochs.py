@@ -21,9 +21,8 @@ def run(recorder: Recorder) -> None:
     matrix = generate.standard_ratings(size)
     train, _, test = data.split(matrix, test=0.02, validation=0.0)
     train = train.tocsr()
-    ladder = {peer.name: peer for peer in peers.find("numba_loops", recorder)}
-    rivals = {peer.name: peer for name in ("ours", "libmf") for peer in peers.find(name, recorder)}
-    rivals = {name: peer for name, peer in rivals.items() if isinstance(peer, CompletionPeer)}
+    ladder = {peer.name: peer for peer in peers.find_completion("numba_loops", recorder)}
+    rivals = {peer.name: peer for name in ("ours", "libmf") for peer in peers.find_completion(name, recorder)}
     for rank in RANKS:
         case = f"{size}, rank {rank}"
         _time_epochs(recorder, case, train, rank, rivals | ladder if rank == LADDER_RANK else rivals)

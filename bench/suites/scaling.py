@@ -18,7 +18,7 @@ Figures = dict[str, float]
 
 
 def run(recorder: Recorder) -> None:
-    ours = next((peer for peer in peers.find("ours", recorder) if isinstance(peer, CompletionPeer)), None)
+    ours = next(iter(peers.find_completion("ours", recorder)), None)
     if ours is None:
         return
     size = "5M" if recorder.quick else "20M"

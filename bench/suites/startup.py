@@ -20,7 +20,7 @@ fastfactor.fit(matrix, rank=32, regularization=0.05, learning_rate=0.03, max_epo
 
 
 def run(recorder: Recorder) -> None:
-    if not peers.find("ours", recorder):
+    if not peers.find_completion("ours", recorder):
         return
     _time_import(recorder)
     try:

@@ -42,7 +42,7 @@ class Task:
 
 
 def run(recorder: Recorder) -> None:
-    solvers = [peer for file in PEER_FILES for peer in peers.find(file, recorder) if isinstance(peer, SvdPeer)]
+    solvers = [peer for file in PEER_FILES for peer in peers.find_svd(file, recorder)]
     if recorder.quick:
         for name in TOO_SLOW_FOR_QUICK:
             recorder.skip(name, "too slow for a quick run")

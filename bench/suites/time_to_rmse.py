@@ -38,9 +38,9 @@ def load_matrix(name: str) -> sp.csr_matrix:
 def contestants(name: str, recorder: Recorder) -> Iterator[tuple[CompletionPeer, Recipe]]:
     """Peers that have tuned options for this matrix."""
     for file in PEER_FILES:
-        for peer in peers.find(file, recorder):
+        for peer in peers.find_completion(file, recorder):
             recipe = recipes.tuned(name, peer.name, recorder.n_threads)
-            if recipe is not None and isinstance(peer, CompletionPeer):
+            if recipe is not None:
                 yield peer, recipe
 
 

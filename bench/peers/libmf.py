@@ -5,7 +5,7 @@ prints when imported. Nothing but the line that LIBMF writes and flushes tells w
 read through a pipe and stamped. The training error in them is summed up during the sweep and costs nothing; the
 validation error is one more pass over those entries.
 
-LIBMF 0.9.2 can wait for ever at the end of a fit: when its threads finish a whole further epoch between the main thread's
+It can wait for ever at the end of a fit: when its threads finish a whole further epoch between the main thread's
 `resume` and `terminate`, they sleep and nobody wakes them. That takes an epoch of well under a millisecond, as small
 matrices have, so those are refused.
 """

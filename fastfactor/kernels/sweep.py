@@ -91,3 +91,37 @@ def sweep_stored(factors, blocks, diagonals, losses, step, static):
             )
             start, stop = blocks.offsets[B * b + c], blocks.offsets[B * b + c + 1]
             losses[b, d] = sweep_block(factors_here, blocks.entries, start, stop, step, static)
+
+
+@kernel
+def sweep_dense_block(A, factors, step, static):
+    """Update on every entry of the dense block `A`, `RUNS` rows in turn, each a step further along its columns."""
+    n_rows, n_cols = A.shape
+    runs = np.int64(RUNS)
+    loss = 0.0
+    for top in range(0, n_rows, runs):
+        height = min(runs, n_rows - top)
+        for t in range(n_cols):
+            for j in range(height):
+                c = (t + j) % n_cols
+                loss += update_entry(factors, top + j, c, A[top + j, c], step, static)
+    return loss
+
+
+@parallel_kernel
+def sweep_dense(factors, A, stripes, diagonals, losses, step, static):
+    """Visit the blocks of the given diagonals of a dense matrix, as `sweep_stored` does.
+
+    Parameters
+    ----------
+    A : (n_rows, n_cols) C-contiguous array
+    stripes : (row_starts, col_starts)
+    """
+    row_starts, col_starts = stripes
+    B = len(row_starts) - 1
+    for d in diagonals:
+        for b in prange(B):
+            c = (b + d) % B
+            r0, r1, c0, c1 = row_starts[b], row_starts[b + 1], col_starts[c], col_starts[c + 1]
+            factors_here = select_stripes(factors, r0, r1, c0, c1)
+            losses[b, d] = sweep_dense_block(A[r0:r1, c0:c1], factors_here, step, static)

@@ -1,0 +1,9 @@
+"""stub"""
+
+
+class SVDResult:
+    pass
+
+
+def svd_of_factors(U, V):
+    raise NotImplementedError

@@ -1,0 +1,68 @@
+"""How kernels are compiled and cached: the one decorator that every kernel wears.
+
+Numba's disk cache watches only the file of the cached function, so an edit of `update.py` would leave a stale
+`sweep_stored` behind. Here every kernel's cache entry carries a digest of all files in this folder (and of the switches
+that change what they compile to) instead, and a package folder that cannot be written costs recompilation, not the
+import.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import warnings
+from pathlib import Path
+from typing import Any
+
+import numba
+from numba.core import caching
+from numba.core.errors import NumbaWarning
+
+# Never nnan or ninf: they delete the checks that notice a diverging fit.
+FASTMATH = {"reassoc", "contract", "arcp", "nsz"}
+
+# The switches that decide which code the same source compiles to (see simd.py).
+SIMD = os.environ.get("FASTFACTOR_SIMD", "1") != "0"
+DEBUG = os.environ.get("FASTFACTOR_DEBUG", "0") == "1"
+
+
+def compute_digest() -> str:
+    """Return a digest of the kernels' sources and switches: equal digests mean equal machine code."""
+    digest = hashlib.sha256(f"simd={SIMD} debug={DEBUG}".encode())
+    for path in sorted(Path(__file__).parent.glob("*.py")):
+        digest.update(path.read_bytes())
+    return digest.hexdigest()
+
+
+DIGEST = compute_digest()
+
+
+class _KernelCache(caching.FunctionCache):
+    """Numba's disk cache, with the digest of all kernel files in place of one file's time stamp."""
+
+    def __init__(self, py_func: Any) -> None:
+        super().__init__(py_func)
+        self._cache_file = caching.IndexDataCacheFile(
+            cache_path=self._cache_path,
+            filename_base=self._impl.filename_base,
+            source_stamp=DIGEST,
+        )
+
+
+def _with_cache(dispatcher: Any) -> Any:
+    if not numba.config.DISABLE_JIT:
+        try:
+            dispatcher._cache = _KernelCache(dispatcher.py_func)
+        except (RuntimeError, OSError) as error:  # no folder that can be written: compile in each process instead
+            warnings.warn(f"kernels are not cached: {error}", NumbaWarning, stacklevel=3)
+    return dispatcher
+
+
+def kernel(function: Any) -> Any:
+    """Compile a function that runs inside one thread; it is inlined or linked into the sweeps that call it."""
+    return _with_cache(numba.njit(function, fastmath=FASTMATH, error_model="numpy", nogil=True))
+
+
+def parallel_kernel(function: Any) -> Any:
+    """Compile a function whose `prange` loops share out over the threads; call it through `threads.launch`."""
+    return _with_cache(numba.njit(function, fastmath=FASTMATH, error_model="numpy", nogil=True, parallel=True))

@@ -1,0 +1,127 @@
+"""One epoch: `prange` over blocks that share no row and no column, so that no two threads touch the same factors."""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import numpy as np
+from numba import prange
+
+from fastfactor.kernels.compiling import kernel, parallel_kernel
+from fastfactor.kernels.simd import prefetch
+from fastfactor.kernels.update import Factors, n_chunks, update_entry
+
+# Inside a block the entries are sorted by row, and eight runs of it are walked in turn. Neighbouring updates then do
+# not wait for each other, while each run's factor row stays in the first-level cache (docs/performance.md).
+RUNS = np.uint64(8)
+AHEAD = np.uint64(2)  # entries ahead in the same run, so 16 updates ahead in time; `entries` ends with as many spare
+
+
+class Blocks(NamedTuple):
+    """The stored entries, cut into B x B blocks of rows and columns (see matrix/grid.py).
+
+    Attributes
+    ----------
+    entries : (n + spare,) record array
+        Fields row, col (within the block's stripes) and value.
+    offsets : (B * B + 1,) uint64 array
+        Block (i, j) holds entries[offsets[B * i + j] : offsets[B * i + j + 1]].
+    row_starts, col_starts : (B + 1,) int64 arrays
+        First row of each row stripe, first column of each column stripe, in the order of the factors.
+    """
+
+    entries: Any
+    offsets: Any
+    row_starts: Any
+    col_starts: Any
+
+
+@kernel
+def select_stripes(factors, r0, r1, c0, c1):
+    """Return the factors of rows r0:r1 and columns c0:c1, as views."""
+    return Factors(
+        factors.U[r0:r1],
+        factors.V[c0:c1],
+        factors.row_bias[r0:r1],
+        factors.col_bias[c0:c1],
+    )
+
+
+@kernel
+def sweep_entry(factors, entries, i, step, static):
+    """Update on entry i, having asked for the factors of a later one."""
+    later = entries[i + AHEAD]
+    for k in range(n_chunks(factors.V, static)):
+        prefetch(factors.V, later.col, k, static)
+        prefetch(factors.U, later.row, k, static)
+    entry = entries[i]
+    return update_entry(factors, entry.row, entry.col, entry.value, step, static)
+
+
+@kernel
+def sweep_block(factors, entries, start, stop, step, static):
+    """Update on each entry of a block once, `RUNS` runs in turn. Return the sum of their losses."""
+    length = (stop - start) // RUNS
+    loss = 0.0
+    for i in range(start, start + length):
+        for j in range(RUNS):
+            loss += sweep_entry(factors, entries, i + j * length, step, static)
+    for i in range(start + RUNS * length, stop):
+        loss += sweep_entry(factors, entries, i, step, static)
+    return loss
+
+
+@parallel_kernel
+def sweep_stored(factors, blocks, diagonals, losses, step, static):
+    """Visit the blocks of the given diagonals; block (b, b + d) adds its loss to losses[b, d].
+
+    The blocks of one diagonal touch disjoint factors, and each is walked in a fixed order by one thread: the result is
+    the same, bit for bit, for any number of threads.
+    """
+    B = len(blocks.row_starts) - 1
+    for d in diagonals:
+        for b in prange(B):
+            c = (b + d) % B
+            factors_here = select_stripes(
+                factors,
+                blocks.row_starts[b],
+                blocks.row_starts[b + 1],
+                blocks.col_starts[c],
+                blocks.col_starts[c + 1],
+            )
+            start, stop = blocks.offsets[B * b + c], blocks.offsets[B * b + c + 1]
+            losses[b, d] = sweep_block(factors_here, blocks.entries, start, stop, step, static)
+
+
+@kernel
+def sweep_dense_block(A, factors, step, static):
+    """Update on every entry of the dense block `A`, `RUNS` rows in turn, each a step further along its columns."""
+    n_rows, n_cols = A.shape
+    runs = np.int64(RUNS)
+    loss = 0.0
+    for top in range(0, n_rows, runs):
+        height = min(runs, n_rows - top)
+        for t in range(n_cols):
+            for j in range(height):
+                c = (t + j) % n_cols
+                loss += update_entry(factors, top + j, c, A[top + j, c], step, static)
+    return loss
+
+
+@parallel_kernel
+def sweep_dense(factors, A, stripes, diagonals, losses, step, static):
+    """Visit the blocks of the given diagonals of a dense matrix, as `sweep_stored` does.
+
+    Parameters
+    ----------
+    A : (n_rows, n_cols) C-contiguous array
+    stripes : (row_starts, col_starts)
+    """
+    row_starts, col_starts = stripes
+    B = len(row_starts) - 1
+    for d in diagonals:
+        for b in prange(B):
+            c = (b + d) % B
+            r0, r1, c0, c1 = row_starts[b], row_starts[b + 1], col_starts[c], col_starts[c + 1]
+            factors_here = select_stripes(factors, r0, r1, c0, c1)
+            losses[b, d] = sweep_dense_block(A[r0:r1, c0:c1], factors_here, step, static)

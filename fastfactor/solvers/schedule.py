@@ -1,0 +1,52 @@
+"""Step sizes and penalties, in the units of standardised values (mean 0, mean square 1)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+# Measured on eight rating matrices (docs/performance.md): within 0.3 % of the best step for each of them, at any
+# penalty that is any good, because the step falls to zero.
+AUTO_LEARNING_RATE = 0.05
+AUTO_EPOCHS = 60
+TRIAL_EPOCHS = 20  # tell good penalties from bad ones as well as more would
+SPREAD = 0.1  # of the first predictions: small, but not so small that the first epochs only leave the saddle at zero
+
+
+@dataclass(frozen=True)
+class Schedule:
+    """A step size that falls linearly from `learning_rate`, so that after `n_epochs` it would be zero.
+
+    Towards the end the noise of the single steps averages out (Robbins and Monro 1951), so the last epoch is also the
+    best, unless the penalty is too small for the data.
+
+    Attributes
+    ----------
+    learning_rate : float
+        Of the first epoch, for standardised values.
+    n_epochs : int
+    """
+
+    learning_rate: float
+    n_epochs: int
+
+    def rate(self, epoch: int) -> float:
+        """Return the step size of an epoch, counted from 0."""
+        return self.learning_rate * (1.0 - epoch / self.n_epochs)
+
+    def halved(self) -> Schedule:
+        """Return the schedule with half the step size."""
+        return Schedule(self.learning_rate / 2, self.n_epochs)
+
+
+@dataclass(frozen=True)
+class Penalty:
+    """L2 penalties per observed entry, for standardised values.
+
+    Attributes
+    ----------
+    rows, cols : float
+        Of the factor rows (and biases) of matrix rows, of matrix columns.
+    """
+
+    rows: float
+    cols: float

@@ -1,0 +1,86 @@
+"""Who owns the cores: thread counts, one launch at a time where the threading layer needs it, forked children.
+
+Nothing here touches Numba's threading layer before the first launch, so importing fastfactor starts no threads.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import threading
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import numba
+
+# On other layers ("workqueue") two threads that launch at once abort the process.
+_REENTRANT_LAYERS = frozenset({"tbb", "omp"})
+
+_lock = threading.RLock()
+_layer: str | None = None  # known after the first launch
+_launched_in: int | None = None  # the process that started the layer's threads
+
+
+def _forget_lock() -> None:
+    global _lock
+    _lock = threading.RLock()  # the parent's other threads, which may have held it, do not exist here
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_forget_lock)
+
+
+def count_threads(n_threads: int | None) -> int:
+    """Return how many threads to use: `n_threads`, but no more than the process may run on; None means all of those.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If `n_threads` is not None and not an integer >= 1.
+    """
+    available = int(numba.config.NUMBA_NUM_THREADS)  # Numba takes it from the CPU affinity
+    if n_threads is None:
+        return min(available, numba.get_num_threads())
+    if isinstance(n_threads, bool) or not hasattr(n_threads, "__index__"):
+        raise TypeError(f"n_threads must be an integer or None, got {n_threads!r}")
+    if n_threads.__index__() < 1:
+        raise ValueError(f"n_threads must be at least 1, got {n_threads}")
+    return min(available, n_threads.__index__())
+
+
+@contextlib.contextmanager
+def using_threads(n_threads: int | None) -> Iterator[int]:
+    """Run kernels on `n_threads` threads, and put the caller's count back afterwards, whatever happens."""
+    count, before = count_threads(n_threads), numba.get_num_threads()
+    numba.set_num_threads(count)
+    try:
+        yield count
+    finally:
+        numba.set_num_threads(before)
+
+
+def _check_fork() -> None:
+    if _layer == "omp" and _launched_in != os.getpid():
+        raise RuntimeError(
+            "this process was forked after a fit had started GNU OpenMP threads, which do not survive a fork: start "
+            "workers with the 'spawn' or 'forkserver' method, or set NUMBA_THREADING_LAYER=tbb (package tbb)"
+        )
+
+
+def launch(kernel: Callable[..., Any], *args: Any) -> Any:
+    """Call a parallel kernel: one at a time in this process, unless the threading layer can take more.
+
+    Raises
+    ------
+    RuntimeError
+        In a process forked after GNU OpenMP threads were started: they are gone, and the call would crash.
+    """
+    global _layer, _launched_in
+    _check_fork()
+    if _layer in _REENTRANT_LAYERS:
+        return kernel(*args)
+    with _lock:
+        result = kernel(*args)
+        if not numba.config.DISABLE_JIT:
+            _layer, _launched_in = numba.threading_layer(), os.getpid()
+    return result

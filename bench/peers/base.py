@@ -45,7 +45,7 @@ class Run:
     epochs: Sequence[int]
     ends: Sequence[float]
     predict: Predictor
-    test_rmse: Sequence[float] = field(default=())
+    test_rmse: Sequence[float] = field(default=())  # may end early, where a peer stops that no longer improves
 
     @property
     def seconds_per_epoch(self) -> float:

@@ -102,13 +102,3 @@ def rotate(Q, p, Y, starts, tiles, static):
             for i in range(4):
                 Q[r + i, :width] = tile[i]
 
-
-@parallel_kernel
-def overlaps(U, Z, q, starts, C, static):
-    """C[t] = U_t^H Z_t for chunk q of Z and all columns of U."""
-    for t in prange(len(starts) - 1):
-        C[t] = 0
-        for r in range(starts[t], starts[t + 1], 4):
-            w0, w1 = load(Z, r, q, static), load(Z, r + 1, q, static)
-            w2, w3 = load(Z, r + 2, q, static), load(Z, r + 3, q, static)
-            add_products(U, 0, U.shape[1], r, w0, w1, w2, w3, C[t], static)

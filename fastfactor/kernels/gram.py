@@ -24,7 +24,7 @@ class SparseRows(NamedTuple):
     ----------
     indptr, indices, values : arrays
         As in ``scipy.sparse.csr_array``; duplicates count as their sum.
-    scale : scalar of the real dtype of `values`
+    scale : float64
     starts : (n_slices + 1,) int64 array
         First row of each slice.
     """
@@ -70,21 +70,26 @@ def add_gram_sparse(A, X, G, static):
 
 
 @parallel_kernel
-def add_triplets_sparse(A, V, U, inverse, G, q, static):
-    """Store u = A_r V * inverse as row r of U, and add A_s^H U_s to G[s]; all of chunk q, `inverse` is (1, width)."""
+def multiply_sparse(A, V, U, q, static):
+    """U = A V, chunk q."""
     for s in prange(len(A.starts) - 1):
-        factor = load(inverse, 0, q, static)
         for r in range(A.starts[s], A.starts[s + 1]):
-            u = multiply_row(A, r, V, q, static) * factor
-            store(U, r, q, u, static)
-            scatter_row(A, r, u, G[s], static)
+            store(U, r, q, multiply_row(A, r, V, q, static), static)
 
 
 @parallel_kernel
-def add_residuals_sparse(A, V, U, values, squares, G, q, static):
-    """Add |A_r V - U_r * values|^2 to squares[s], and A_s^H U_s to G[s]; all of chunk q."""
+def add_adjoint_sparse(A, U, G, q, static):
+    """Add A_s^H U_s to G[s], chunk q of U."""
     for s in prange(len(A.starts) - 1):
-        factor, total = load(values, 0, q, static), load(squares[s], 0, q, static)
+        for r in range(A.starts[s], A.starts[s + 1]):
+            scatter_row(A, r, load(U, r, q, static), G[s], static)
+
+
+@parallel_kernel
+def certify_sparse(A, V, U, values, squares, G, q, static):
+    """Add |A_r V - U_r * values|^2 to squares[s], and A_s^H U_s to G[s]; all of chunk q, `values` is (1, width)."""
+    for s in prange(len(A.starts) - 1):
+        factor, total = load(values, 0, q, static), zeros(V, static)
         for r in range(A.starts[s], A.starts[s + 1]):
             u = load(U, r, q, static)
             d = multiply_row(A, r, V, q, static) - u * factor

@@ -9,29 +9,16 @@ the next block, their residuals; a full basis is restarted from its best Ritz ve
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from fastfactor.kernels.basis import collect, rotate, subtract, transform
-from fastfactor.kernels.simd import Spec, Static
+from fastfactor.matrix.operators import BLOCK, LANES, N_SLICES, Operand
 from fastfactor.threads import launch
 
-BLOCK = 8  # vectors per pass (docs/svd.md has the figures for 4 and 16)
 N_PARTS = 16  # row slices of the basis; fixed, so that sums do not depend on the thread count
-N_ACCUMULATORS = 4  # row slices of A, each with an accumulator of its own
-LANES = Static(Spec(lanes=BLOCK, whole=False))
-
-
-class GramOperator(Protocol):
-    """What the solver needs of a matrix: B = A^H A, times a block."""
-
-    n: int
-
-    def add_gram(self, X: NDArray[Any], G: NDArray[Any]) -> None:
-        """Add A^H A X, in any number of parts, to the accumulators G of shape (parts, rows, BLOCK)."""
-        ...
 
 
 @dataclass
@@ -121,7 +108,7 @@ class Basis:
         self.parts = fixed_parts(rows)
         self.Q = np.zeros((rows, self.size), self.dtype)
         self.X, self.W = np.zeros((rows, BLOCK), self.dtype), np.zeros((rows, BLOCK), self.dtype)
-        self.G = np.zeros((N_ACCUMULATORS, rows, BLOCK), self.dtype)
+        self.G = np.zeros((N_SLICES, rows, BLOCK), self.dtype)
         n_parts = len(self.parts) - 1
         self.C = np.zeros((n_parts, self.size, BLOCK), self.dtype)
         self.M = np.zeros((n_parts, BLOCK, BLOCK), self.dtype)
@@ -153,7 +140,7 @@ class Basis:
         self.p += BLOCK
         self.coupled = self.p
 
-    def expand(self, operator: GramOperator) -> None:
+    def expand(self, operator: Operand) -> None:
         """Multiply the newest block by B, extend H, and orthonormalise what is outside the basis into X."""
         p = self.p
         lo, new = p - self.coupled, slice(p - BLOCK, p)
@@ -266,7 +253,7 @@ class Watch:
         self.passes, self.excess = n_passes, excess
 
 
-def solve(operator: GramOperator, request: Request, basis: Basis, first: NDArray[Any] | None = None) -> Ritz:
+def solve(operator: Operand, request: Request, basis: Basis, first: NDArray[Any] | None = None) -> Ritz:
     """Return the wanted Ritz pairs of B = A^H A, once all residuals meet the tolerance or the passes are spent."""
     k, watch, probed, n_passes = request.k, Watch(), None, 0
     keep = min(pad(k + (basis.size - k) // 6, BLOCK), basis.size - 2 * BLOCK)

@@ -341,6 +341,29 @@ def _as_sparse_operand(A: Any, is_adjoint: bool) -> SparseOperand:
     return SparseOperand(B, power_of_two(size))
 
 
+def check_finite_matrix(A: Any) -> None:
+    """Raise a ValueError if an array or a sparse matrix contains infinities or NaNs."""
+    _check_finite(_largest(A.data if sp.issparse(A) else A))
+
+
+def frobenius_norm(A: Any) -> float | None:
+    """Return the Frobenius norm of A, None for a LinearOperator; it neither overflows nor underflows."""
+    if not sp.issparse(A) and not is_dense(A):
+        return None
+    values = _distinct(A) if sp.issparse(A) else A
+    scale = power_of_two(_largest(values))
+    return float(np.linalg.norm((values * scale).ravel())) / scale
+
+
+def _distinct(A: Any) -> Array:
+    """Return the stored values of a sparse matrix, with duplicates summed."""
+    A = A if A.format in ("csr", "csc") else A.tocsr()
+    if not A.has_canonical_format:
+        A = A.copy()
+        A.sum_duplicates()
+    return np.asarray(A.data)
+
+
 def to_dense(A: Any) -> Array:
     """Return A as a float64 or complex128 array, checked for infinities and NaNs. A has passed `check_matrix`."""
     if sp.issparse(A):

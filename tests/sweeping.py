@@ -1,4 +1,4 @@
-"""One sweep of the library beside one of the oracle; shared by test_sweep.py and by the subprocesses of test_lanes.py."""
+"""One sweep of the library beside one of the oracle, for test_sweep.py and the subprocesses of test_lanes.py."""
 
 import numpy as np
 import reference

@@ -141,6 +141,11 @@ def fit_observed(X: Observations, validation: Any, options: Options, task: Task)
         penalty, stop, trials = _select(task, grid)
         del grid  # its memory is needed for the next one
     grid = layout(validation if isinstance(validation, float) else 0.0)
+    if isinstance(validation, float) and not 0 < grid.n_entries < X.n_entries:
+        raise ValueError(
+            f"validation={validation} holds out {len(grid.held.rows)} of the {X.n_entries} entries of X: there must be "
+            "some on both sides"
+        )
     held = grid.held if isinstance(validation, float) else validation(grid) if callable(validation) else None
     penalty = penalty or Penalty(FIRST_PENALTY, FIRST_PENALTY)
     run = task.run(grid, task.schedule(options.max_epochs or AUTO_EPOCHS), penalty, held)

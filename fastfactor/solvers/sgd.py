@@ -158,7 +158,10 @@ def _descend(grid: Sweepable, run: Run, factors: Factors, history: list[Epoch]) 
             break
         if held is not None and epoch - best_epoch >= _PATIENCE:
             break
-    return factors if best is None else best
+    factors = factors if best is None else best
+    if not all(np.isfinite(M).all() for M in factors):  # an epoch's loss does not see its own last steps
+        raise _Diverged
+    return factors
 
 
 def fit_factors(grid: Sweepable, run: Run) -> tuple[Factors, list[Epoch], Schedule]:

@@ -246,11 +246,12 @@ def show_neighbours(library: Library, model: Factorization, modules: Sequence[st
     similarity = compute_similarity(model)
     np.fill_diagonal(similarity, -1)
     place = {module: r for r, module in enumerate(library.modules)}
-    for module in modules:
-        if module in place:
-            scores = similarity[place[module]]
-            nearest = np.argsort(-scores, kind="stable")[:n]
-            print(f"  {module:<17}" + ", ".join(f"{library.modules[r]} {scores[r]:.2f}" for r in nearest))
+    shown = [module for module in modules if module in place]
+    width = max(map(len, shown), default=0) + 2
+    for module in shown:
+        scores = similarity[place[module]]
+        nearest = np.argsort(-scores, kind="stable")[:n]
+        print(f"  {module:<{width}}" + ", ".join(f"{library.modules[r]} {scores[r]:.2f}" for r in nearest))
 
 
 def run(packages: Sequence[str] = (), *, rank: int = 32, seed: int = 0, n_threads: int | None = None) -> None:

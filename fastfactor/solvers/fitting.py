@@ -17,7 +17,15 @@ from fastfactor.matrix.grid import DenseGrid, Grid, Held, build_grid
 from fastfactor.matrix.inputs import Observations
 from fastfactor.options import Options
 from fastfactor.solvers.memory import choose_spec, draw_factors
-from fastfactor.solvers.schedule import AUTO_EPOCHS, AUTO_LEARNING_RATE, SPREAD, TRIAL_EPOCHS, Penalty, Schedule, count_epochs_of_all
+from fastfactor.solvers.schedule import (
+    AUTO_EPOCHS,
+    AUTO_LEARNING_RATE,
+    SPREAD,
+    TRIAL_EPOCHS,
+    Penalty,
+    Schedule,
+    count_epochs_of_all,
+)
 from fastfactor.solvers.selection import FIRST_PENALTY, MIN_HELD, choose_penalty
 from fastfactor.solvers.sgd import Epoch, Run, Sweepable, fit_factors
 

@@ -271,7 +271,11 @@ def solve(operator: Operand, request: Request, basis: Basis, first: NDArray[Any]
         bounds = compute_bounds(theta[:k], request.tol, basis)
         excess = float(np.max(residuals[:k] / bounds))
         watch.note(n_passes, excess)
-        if excess <= 1.0 and is_suspect(theta[: k + 1]) and not np.array_equal(probed, np.round(theta[:k] / basis.scale, 10)):
+        if (
+            excess <= 1.0
+            and is_suspect(theta[: k + 1])
+            and not np.array_equal(probed, np.round(theta[:k] / basis.scale, 10))
+        ):
             probed = np.round(theta[:k] / basis.scale, 10)
             basis.restart(Y[:, :keep], theta[:keep])
             basis.randomise()

@@ -89,7 +89,9 @@ def _refine(operand: Operand, found: Triplets, n_good: int, search: Search, rng:
     return _certify(operand, (U, s, V), search, found.n_passes + n_passes)
 
 
-def _find_subspace(operand: Operand, search: Search, rng: np.random.Generator, first: Array | None) -> tuple[Array, int]:
+def _find_subspace(
+    operand: Operand, search: Search, rng: np.random.Generator, first: Array | None
+) -> tuple[Array, int]:
     """Return orthonormal V (n, k) that spans the wanted right singular vectors, and the number of passes."""
     size = basis_size(search.k)
     if size + 2 * BLOCK >= operand.n or (isinstance(operand, DenseOperand) and operand.n <= GRAM_LIMIT):

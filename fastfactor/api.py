@@ -70,8 +70,8 @@ def fit(
     biases : bool or "auto"
         Fit mean + row offset + column offset beside U V^H; "auto" does for "missing".
     learning_rate : float or "auto"
-        Step of the first epoch, which falls linearly to zero over the epochs; in reciprocal units of the values. Where a
-        fit diverges it starts again with half the step.
+        Step of the first epoch, which falls linearly to zero over the epochs; in reciprocal units of the values. Where
+        a fit diverges it starts again with half the step.
     max_epochs : int, optional
         Sweeps over the entries that the step size is planned for. By default 60, or fewer where held-out entries
         got worse again.
@@ -142,14 +142,16 @@ checkpoint
     )
     with using_threads(n_threads):
         if unobserved == "zero":
-            return _fit_zero(X, validation, dtype, options)
+            return _fit_zero(X, validation, shape, duplicates, dtype, options)
         return _fit_missing(X, validation, shape, duplicates, dtype, options)
 
 
-def _fit_zero(X: Any, validation: Any, dtype: Any, options: Any) -> Factorization:
+def _fit_zero(X: Any, validation: Any, shape: Any, duplicates: str, dtype: Any, options: Any) -> Factorization:
     if validation is not None and validation is not False:
         raise ValueError("validation must be None or False where unobserved='zero': every entry is fitted")
-    A = as_dense(X)
+    if duplicates not in ("error", "sum"):
+        raise ValueError(f"duplicates must be 'sum' (or the default) where unobserved='zero', got {duplicates!r}")
+    A = as_dense(X, shape=shape)
     work = A.size * options.rank * (options.max_epochs or 60)
     if work > _SLOW_DENSE_WORK:
         warnings.warn(
@@ -160,6 +162,7 @@ def _fit_zero(X: Any, validation: Any, dtype: Any, options: Any) -> Factorizatio
     computed = check_dtype(dtype, A.dtype, A.dtype)
     largest = float(np.abs(A).max())
     scale = largest * float(np.sqrt(np.mean(np.abs(A / (largest or 1.0)) ** 2))) or 1.0
+    _check_range_of(computed, 0.0, scale)
     task = Task.of(options, computed, Standard(0.0, scale))
     fitted = fit_dense(np.ascontiguousarray(A / A.real.dtype.type(scale), computed), options, task)
     return _as_model(fitted, task, np.arange(A.shape[0]), np.arange(A.shape[1]))
@@ -175,10 +178,21 @@ def _fit_missing(X: Any, validation: Any, shape: Any, duplicates: str, dtype: An
             stacklevel=3,
         )
     shift = observed.mean if options.biases else 0.0
-    scale = observed.std if options.biases else float(np.hypot(observed.std, abs(observed.mean)))
-    task = Task.of(options, computed, Standard(shift, scale or 1.0))
+    scale = (observed.std if options.biases else float(np.hypot(observed.std, abs(observed.mean)))) or 1.0
+    _check_range_of(computed, shift, scale)
+    task = Task.of(options, computed, Standard(shift, scale))
     fitted, grid = fit_observed(observed, _check_validation(validation, observed, task), options, task)
     return _as_model(fitted, task, grid.row_order, grid.col_order)
+
+
+def _check_range_of(dtype: np.dtype[Any], shift: Any, scale: float) -> None:
+    """Refuse values whose model would overflow or vanish in `dtype`; `shift` and `scale` are theirs."""
+    limits = np.finfo(dtype)
+    if abs(shift) + scale > float(limits.max) / 1e3 or scale < float(limits.tiny) * 1e3:
+        raise ValueError(
+            f"X has values around {abs(shift):.3g} that vary by {scale:.3g}, out of the range of dtype {dtype}: "
+            "pass dtype='float64', or rescale them"
+        )
 
 
 def _check_validation(validation: Any, observed: Observations, task: Task) -> Any:

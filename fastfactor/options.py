@@ -81,8 +81,9 @@ def check_penalty(value: Any, name: str) -> tuple[float, float]:
 def refuse_unbuilt(**arguments: tuple[Any, Any]) -> None:
     """Raise NotImplementedError for an argument that is not at the default it has: never ignore one silently."""
     for name, (value, default) in arguments.items():
-        if value is not default and value != default:
-            raise NotImplementedError(f"{name}={value!r} is not available yet; leave it at {default!r}")
+        if value is default or (isinstance(value, int | float) and value == default):
+            continue
+        raise NotImplementedError(f"{name} is not available yet; leave it at {default!r} (got {value!r})")
 
 
 def check_dtype(dtype: Any, data_dtype: np.dtype[Any], default: Any) -> np.dtype[Any]:

@@ -193,7 +193,8 @@ def build_grid(
     held_starts = np.concatenate(([0], np.cumsum(held_counts)))
 
     n_entries, n_held = int(offsets[-1]), int(held_starts[-1])
-    entries = np.empty(n_entries + int(AHEAD), np.dtype([("row", index), ("col", index), ("value", dtype)], align=True))
+    fields = np.dtype([("row", index), ("col", index), ("value", dtype)], align=True)
+    entries = np.empty(n_entries + int(AHEAD), np.dtype((np.record, fields)))  # a record: fields are attributes
     entries[n_entries:] = 0  # looked at, never used
     held = Held(np.empty(n_held, np.int64), np.empty(n_held, np.int64), np.empty(n_held, dtype))
     blocks = Blocks(entries, offsets, row_starts, col_starts)

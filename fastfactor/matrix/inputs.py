@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import operator
 from dataclasses import dataclass
 from typing import Any
 
@@ -90,13 +91,24 @@ def as_index(index: Any, name: str) -> NDArray[Any]:
 
 
 def check_shape(shape: Any, name: str) -> tuple[int, int]:
-    """Return `shape` as two integers >= 1, or raise a ValueError that names it."""
-    shape = tuple(shape)
-    if len(shape) != 2:
-        raise ValueError(f"{name} must be 2-D, got shape {shape}")
-    if min(shape) < 1:
-        raise ValueError(f"{name} is empty: its shape is {shape}")
-    return int(shape[0]), int(shape[1])
+    """Return `shape` as two integers >= 1, or raise a TypeError or ValueError that names it."""
+    try:
+        sizes = tuple(operator.index(size) for size in shape)
+    except TypeError as error:
+        raise TypeError(f"{name} must be two integers, got {shape!r}") from error
+    if len(sizes) != 2:
+        raise ValueError(f"{name} must be 2-D, got shape {sizes}")
+    if min(sizes) < 1:
+        raise ValueError(f"{name} is empty: its shape is {sizes}")
+    return sizes[0], sizes[1]
+
+
+def _check_own_shape(shape: Any, X: Any, name: str) -> tuple[int, int]:
+    """Return the shape of the matrix `X`, which `shape` must repeat unless it is None."""
+    own = check_shape(X.shape, name)
+    if shape is not None and check_shape(shape, "shape") != own:
+        raise ValueError(f"shape is {tuple(shape)}, but {name} has shape {own}")
+    return own
 
 
 def _check_range(index: NDArray[Any], size: int, name: str) -> None:
@@ -123,21 +135,41 @@ def _combine(
     return rows[starts], cols[starts], combined
 
 
-def _from_csr(indptr: Any, indices: Any, data: Any, shape: tuple[int, int], duplicates: str, name: str) -> Observations:
-    indptr, indices, data = (
-        as_index(indptr, f"{name}.indptr"),
-        as_index(indices, f"{name}.indices"),
-        as_values(data, name),
-    )
-    indptr = indptr.astype(np.int64, copy=False)
-    if len(indptr) != shape[0] + 1 or indptr[0] != 0:
-        raise ValueError(f"{name}.indptr must hold {shape[0] + 1} offsets from 0, got {len(indptr)} from {indptr[:1]}")
+def _check_indptr(indptr: Any, n: int, n_stored: int, name: str) -> NDArray[np.int64]:
+    """Return the offsets of `n` rows (or columns, or rows of blocks) into `n_stored` entries as int64."""
+    indptr = as_index(indptr, f"{name}.indptr").astype(np.int64, copy=False)
+    if len(indptr) != n + 1 or indptr[0] != 0:
+        raise ValueError(f"{name}.indptr must hold {n + 1} offsets from 0, got {len(indptr)} from {indptr[:1]}")
     falls = np.flatnonzero(np.diff(indptr) < 0)
     if falls.size:
-        raise ValueError(f"{name}.indptr must not decrease, but falls after row {falls[0]}")
-    if indptr[-1] > min(len(indices), len(data)):
-        raise ValueError(f"{name}.indptr ends at {indptr[-1]}, beyond its {min(len(indices), len(data))} entries")
+        raise ValueError(f"{name}.indptr must not decrease, but falls at position {falls[0] + 1}")
+    if indptr[-1] > n_stored:
+        raise ValueError(f"{name}.indptr ends at {indptr[-1]}, beyond its {n_stored} entries")
+    return indptr
+
+
+def _from_csr(indptr: Any, indices: Any, data: Any, shape: tuple[int, int], duplicates: str, name: str) -> Observations:
+    indices, data = as_index(indices, f"{name}.indices"), as_values(data, name)
+    indptr = _check_indptr(indptr, shape[0], min(len(indices), len(data)), name)
     return _inspected(indptr, indices, data, shape, duplicates, name)
+
+
+def _check_structure(X: Any, name: str) -> None:
+    """Check the index arrays of a scipy matrix: scipy's conversions follow them blindly, out of memory's bounds too."""
+    n_rows, n_cols = X.shape
+    if X.format == "coo":
+        if not len(X.row) == len(X.col) == len(X.data):
+            raise ValueError(f"{name}: its {len(X.data)} entries have {len(X.row)} rows and {len(X.col)} columns")
+        _check_range(as_index(X.row, f"{name}: rows"), n_rows, f"{name}: rows")
+        _check_range(as_index(X.col, f"{name}: cols"), n_cols, f"{name}: cols")
+    elif X.format in ("csr", "csc", "bsr"):
+        height, width = X.blocksize if X.format == "bsr" else (1, 1)
+        n_major, n_minor, minor = n_rows // height, n_cols // width, "column"
+        if X.format == "csc":
+            n_major, n_minor, minor = n_cols, n_rows, "row"
+        indices = as_index(X.indices, f"{name}.indices")
+        indptr = _check_indptr(X.indptr, n_major, min(len(indices), len(X.data)), name)
+        _check_range(indices[: indptr[-1]], n_minor, f"{name}: {minor} index")
 
 
 def _inspected(
@@ -173,7 +205,7 @@ def _inspected(
             rows, indices, data = _combine(rows, indices[:n], data[:n], duplicates)
             indptr = np.concatenate(([0], np.cumsum(np.bincount(rows, minlength=shape[0]))))
             return _inspected(indptr, indices, data, shape, duplicates, name)
-    mean, std = _moments(total, imaginary, square, n, data)
+    mean, std = _moments(float(total), float(imaginary), float(square), n, data)
     return Observations(shape, indptr, indices, data, mean, std)
 
 
@@ -186,13 +218,16 @@ def _check_finite(values: NDArray[Any], name: str) -> None:
 def _moments(total: float, imaginary: float, square: float, n: int, data: NDArray[Any]) -> tuple[complex, float]:
     """Return mean and standard deviation; where the sums cancel or overflow, from a second, scaled look."""
     mean = complex(total, imaginary) / n
-    variance = square / n - abs(mean) ** 2
-    if not np.isfinite(square) or variance <= 1e-8 * abs(mean) ** 2 or square < 1e-200:
+    mean_square = abs(mean) * abs(mean)  # inf where ** would raise
+    variance = square / n - mean_square
+    if not np.isfinite(square) or variance <= 1e-8 * mean_square or square < 1e-200:
         values = data[:n].astype(np.result_type(data.dtype, np.float64))
         largest = float(np.abs(values).max()) or 1.0
         values /= largest
+        first = values[0]
+        values -= first  # so that equal values have a standard deviation of exactly 0
         centre = values.mean()
-        mean, variance = complex(centre) * largest, float(np.mean(np.abs(values - centre) ** 2))
+        mean, variance = complex(first + centre) * largest, float(np.mean(np.abs(values - centre) ** 2))
         return (mean if data.dtype.kind == "c" else mean.real), float(np.sqrt(variance)) * largest
     return (mean if data.dtype.kind == "c" else mean.real), float(np.sqrt(variance))
 
@@ -209,7 +244,7 @@ def _from_triplets(triplets: Any, shape: Any, duplicates: str, name: str) -> Obs
     if shape is None:
         if not len(rows):
             raise ValueError(f"{name} has no observed entry")
-        shape = (int(rows.max()) + 1, int(cols.max()) + 1)
+        shape = (max(int(rows.max()), 0) + 1, max(int(cols.max()), 0) + 1)
     shape = check_shape(shape, "shape")
     _check_range(rows, shape[0], f"{name}: rows")
     _check_range(cols, shape[1], f"{name}: cols")
@@ -256,19 +291,28 @@ def as_observations(X: Any, *, shape: Any = None, duplicates: str = "error", nam
         return _from_triplets(X, shape, duplicates, name)
     if not sp.issparse(X):
         X = np.asarray(X)
-    if shape is not None and tuple(shape) != tuple(X.shape):
-        raise ValueError(f"shape is {tuple(shape)}, but {name} has shape {tuple(X.shape)}")
-    own_shape = check_shape(X.shape, name)
+    own_shape = _check_own_shape(shape, X, name)
     if not sp.issparse(X):
         return _from_dense(X, name)
     if X.format == "coo":  # scipy's own conversion would sum duplicates without a word
         return _from_triplets((*X.coords, X.data), own_shape, duplicates, name)
-    X = X if X.format == "csr" else X.tocsr()
+    if X.format != "csr":
+        _check_structure(X, name)
+        X = X.tocsr()
     return _from_csr(X.indptr, X.indices, X.data, own_shape, duplicates, name)
 
 
-def as_dense(X: Any, name: str = "X") -> NDArray[Any]:
+def as_dense(X: Any, *, shape: Any = None, name: str = "X") -> NDArray[Any]:
     """Return every entry of `X` as a C-contiguous array, what is not stored as 0; a view where `X` is one already.
+
+    Parameters
+    ----------
+    X : array-like, scipy.sparse matrix or array
+        What a sparse one stores twice is summed, as scipy means it.
+    shape : (int, int), optional
+        The matrix's own.
+    name : str
+        Of the argument, for messages.
 
     Raises
     ------
@@ -279,8 +323,11 @@ def as_dense(X: Any, name: str = "X") -> NDArray[Any]:
     """
     if isinstance(X, tuple):
         raise TypeError(f"{name} must be a matrix where unobserved='zero', not triplets")
-    X = X.toarray() if sp.issparse(X) else np.asarray(X)
-    check_shape(X.shape, name)
+    X = X if sp.issparse(X) else np.asarray(X)
+    _check_own_shape(shape, X, name)
+    if sp.issparse(X):
+        _check_structure(X, name)
+        X = X.toarray()
     values = np.ascontiguousarray(as_values(X, name))
     if not np.isfinite(values).all():
         row, col = np.argwhere(~np.isfinite(values))[0]

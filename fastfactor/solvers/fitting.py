@@ -17,7 +17,15 @@ from fastfactor.matrix.grid import DenseGrid, Grid, Held, build_grid
 from fastfactor.matrix.inputs import Observations
 from fastfactor.options import Options
 from fastfactor.solvers.memory import choose_spec, draw_factors
-from fastfactor.solvers.schedule import AUTO_EPOCHS, AUTO_LEARNING_RATE, SPREAD, TRIAL_EPOCHS, Penalty, Schedule, count_epochs_of_all
+from fastfactor.solvers.schedule import (
+    AUTO_EPOCHS,
+    AUTO_LEARNING_RATE,
+    SPREAD,
+    TRIAL_EPOCHS,
+    Penalty,
+    Schedule,
+    count_epochs_of_all,
+)
 from fastfactor.solvers.selection import FIRST_PENALTY, MIN_HELD, choose_penalty
 from fastfactor.solvers.sgd import Epoch, Run, Sweepable, fit_factors
 
@@ -141,6 +149,11 @@ def fit_observed(X: Observations, validation: Any, options: Options, task: Task)
         penalty, stop, trials = _select(task, grid)
         del grid  # its memory is needed for the next one
     grid = layout(validation if isinstance(validation, float) else 0.0)
+    if isinstance(validation, float) and not 0 < grid.n_entries < X.n_entries:
+        raise ValueError(
+            f"validation={validation} holds out {len(grid.held.rows)} of the {X.n_entries} entries of X: there must be "
+            "some on both sides"
+        )
     held = grid.held if isinstance(validation, float) else validation(grid) if callable(validation) else None
     penalty = penalty or Penalty(FIRST_PENALTY, FIRST_PENALTY)
     run = task.run(grid, task.schedule(options.max_epochs or AUTO_EPOCHS), penalty, held)

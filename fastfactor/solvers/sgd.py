@@ -158,7 +158,10 @@ def _descend(grid: Sweepable, run: Run, factors: Factors, history: list[Epoch]) 
             break
         if held is not None and epoch - best_epoch >= _PATIENCE:
             break
-    return factors if best is None else best
+    factors = factors if best is None else best
+    if not all(np.isfinite(M).all() for M in factors):  # an epoch's loss does not see its own last steps
+        raise _Diverged
+    return factors
 
 
 def fit_factors(grid: Sweepable, run: Run) -> tuple[Factors, list[Epoch], Schedule]:
@@ -185,7 +188,7 @@ def fit_factors(grid: Sweepable, run: Run) -> tuple[Factors, list[Epoch], Schedu
             run.schedule = run.schedule.halved()
     last = history[-1]
     raise DivergenceError(
-        f"the fit diverged in epoch {last.epoch} at step {last.learning_rate:.3g} (for standardised values), the last of "
+        f"the fit diverged in epoch {last.epoch} at step {last.learning_rate:.3g} (standardised), the last of "
         f"{_MAX_HALVINGS + 1} attempts; its mean loss was {last.train_loss:.3g}. Likely causes: values of very "
         "different magnitude (consider their logarithm), or a huge regularization"
     )

@@ -39,7 +39,7 @@ def imports_of(tree):
             names = [alias.name for alias in node.names]
         else:
             continue
-        rooms |= {(name.split(".") + ["__init__"])[1] for name in names if name.split(".")[0] == "fastfactor"}
+        rooms |= {[*name.split("."), "__init__"][1] for name in names if name.split(".")[0] == "fastfactor"}
     return rooms
 
 

@@ -10,9 +10,10 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from fastfactor.api import fit
-    from fastfactor.decomposition import SVDResult, pca, svd, svds
+    from fastfactor.decomposition import pca, svd, svds
     from fastfactor.exceptions import ConvergenceWarning, DivergenceError
     from fastfactor.model import Factorization
+    from fastfactor.results import PCAResult, SVDResult
 
 __version__ = "0.1.0"
 
@@ -20,6 +21,7 @@ __all__ = [
     "ConvergenceWarning",
     "DivergenceError",
     "Factorization",
+    "PCAResult",
     "SVDResult",
     "fit",
     "pca",
@@ -31,7 +33,8 @@ _HOMES = {
     "ConvergenceWarning": "exceptions",
     "DivergenceError": "exceptions",
     "Factorization": "model",
-    "SVDResult": "decomposition",
+    "PCAResult": "results",
+    "SVDResult": "results",
     "fit": "api",
     "pca": "decomposition",
     "svd": "decomposition",

@@ -70,8 +70,8 @@ def fit(
     biases : bool or "auto"
         Fit mean + row offset + column offset beside U V^H; "auto" does for "missing".
     learning_rate : float or "auto"
-        Step of the first epoch, which falls linearly to zero over the epochs; in reciprocal units of the values. Where a
-        fit diverges it starts again with half the step.
+        Step of the first epoch, which falls linearly to zero over the epochs; in reciprocal units of the values. Where
+        a fit diverges it starts again with half the step.
     max_epochs : int, optional
         Sweeps over the entries that the step size is planned for. By default 60, or fewer where held-out entries
         got worse again.

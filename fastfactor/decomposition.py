@@ -1,9 +1,401 @@
-"""stub"""
+"""Truncated SVD and what is built on it: `svds` (scipy's signature), `svd` (with a certificate), `pca`."""
+
+from __future__ import annotations
+
+import numbers
+import warnings
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import scipy.sparse as sp
+from numpy.typing import DTypeLike, NDArray
+from scipy.sparse.linalg import ArpackNoConvergence
+
+from fastfactor.exceptions import ConvergenceWarning
+from fastfactor.matrix.centring import Centred, centre_columns
+from fastfactor.matrix.operators import check_matrix, is_dense, frobenius_norm
+from fastfactor.results import PCAResult, SVDResult
+from fastfactor.solvers.dispatch import Decomposition, decompose, decompose_operand
+from fastfactor.solvers.triplets import Search, basis_size
+from fastfactor.threads import count_threads
+
+__all__ = ["PCAResult", "SVDResult", "pca", "svd", "svds"]
+
+Array = NDArray[Any]
+
+DEFAULT_TOL = {"f": 1e-6, "d": 1e-10}  # by the precision of the result
+LOOSEST_TOL = 1e-2
+MAX_PASSES = 2000
 
 
-class SVDResult:
-    pass
+def svds(
+    A: Any,
+    k: int = 6,
+    ncv: int | None = None,
+    tol: float = 0,
+    which: str = "LM",
+    v0: Any = None,
+    maxiter: int | None = None,
+    return_singular_vectors: bool | str = True,
+    solver: str = "arpack",
+    rng: Any = None,
+    options: Mapping[str, Any] | None = None,
+    *,
+    random_state: Any = None,
+    n_threads: int | None = None,
+) -> Any:
+    """Compute the k largest or smallest singular values of a matrix, and their vectors, as scipy's `svds` does.
+
+    The arguments, the order of the values (ascending) and the exceptions are those of ``scipy.sparse.linalg.svds``; what
+    computes them is a block Krylov method (see ``docs/svd.md``), whatever `solver` says.
+
+    Parameters
+    ----------
+    A : array_like, sparse matrix or array, or LinearOperator, of shape (M, N)
+        float32, float64, complex64 or complex128; integers are cast to float64.
+    k : int
+        Number of values, ``1 <= k < min(M, N)``; ``min(M, N)`` too with ``solver="propack"``.
+    ncv : int or None
+        Checked for ``solver="arpack"``, otherwise unused: the size of the basis is the method's own choice.
+    tol : float
+        Bound on the residuals ``max(||A v - s u||, ||A^H u - s v||) / s_1``. Zero means 1e-10, or 1e-6 in single
+        precision; errors of singular values are of the order of its square.
+    which : {"LM", "SM"}
+        Largest or smallest.
+    v0 : array or None
+        Starts the iteration, with random vectors beside it: (min(M, N),), or (M,) with ``solver="propack"``.
+    maxiter : int or None
+        Bound on the number of restarts.
+    return_singular_vectors : {True, False, "u", "vh"}
+        False: return `s` only; "u", "vh": return None for the other.
+    solver : {"arpack", "lobpcg", "propack"}
+        Accepted for compatibility: it decides what is checked, and what is raised when the method does not converge.
+    rng, random_state : None, int, Generator or RandomState
+        Where the random start comes from; None means seed 0, so that equal calls give equal results.
+    options : dict or None
+        Unused, as in scipy.
+    n_threads : int or None
+        Threads; None: all that the process may use. The result does not depend on it.
+
+    Returns
+    -------
+    u : (M, k) array
+    s : (k,) array
+    vh : (k, N) array
+
+    Raises
+    ------
+    ValueError, TypeError
+        If an argument is not as described, or A contains infinities or NaNs.
+    ArpackNoConvergence, numpy.linalg.LinAlgError
+        If the method does not converge; the latter with ``solver="propack"``.
+
+    References
+    ----------
+    See ``docs/svd.md``.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import fastfactor.decomposition as ff
+    >>> u, s, vh = ff.svds(np.diag([1.0, 2.0, 3.0, 4.0]), k=2)
+    >>> s.round(6).tolist()
+    [3.0, 4.0]
+    """
+    solver = _check_solver(solver)
+    A = _as_matrix(A)
+    kmax = min(A.shape) if solver == "propack" else min(A.shape) - 1
+    if int(k) != k or not (0 < k <= kmax):
+        raise ValueError("`k` must be an integer satisfying `0 < k < min(A.shape)`.")
+    k = int(k)
+    if solver == "arpack" and ncv is not None and (int(ncv) != ncv or not (k < ncv < min(A.shape))):
+        raise ValueError("`ncv` must be an integer satisfying `k < ncv < min(A.shape)`.")
+    if tol < 0 or not np.isfinite(tol):
+        raise ValueError("`tol` must be a non-negative floating point value.")
+    which = str(which).upper()
+    if which not in ("LM", "SM"):
+        raise ValueError("`which` must be in {'LM', 'SM'}.")
+    first = _check_v0(v0, A, solver)
+    if maxiter is not None and (int(maxiter) != maxiter or maxiter <= 0):
+        raise ValueError("`maxiter` must be a positive integer.")
+    if return_singular_vectors not in (True, False, "u", "vh"):
+        raise ValueError("`return_singular_vectors` must be in {True, False, 'vh', 'u'}.")
+    generator = _as_generator(rng, random_state)
+    real = _precision(A.dtype, None)
+    bound = min(max(float(tol), DEFAULT_TOL[real.char]), LOOSEST_TOL)
+    passes = MAX_PASSES if maxiter is None else int(maxiter) * (basis_size(k) // 8)
+    found = decompose(A, Search(k, bound, passes, which == "LM", count_threads(n_threads)), generator, first)
+    if np.any(found.residuals > bound):
+        _report_failure(found, bound, solver)
+    return _as_scipy_returns(found, return_singular_vectors, real)
 
 
-def svd_of_factors(U, V):
-    raise NotImplementedError
+def _check_solver(solver: Any) -> str:
+    solver = str(solver).lower()
+    solvers = {"arpack", "lobpcg", "propack"}
+    if solver not in solvers:
+        raise ValueError(f"solver must be one of {solvers}.")
+    return solver
+
+
+def _as_matrix(A: Any) -> Any:
+    """Return A, lists and ``numpy.matrix`` as arrays, once it is known to be a matrix of numbers."""
+    if isinstance(A, np.matrix):
+        A = np.asarray(A)
+    check_matrix(A)
+    return np.asarray(A) if is_dense(A) else A
+
+
+def _check_v0(v0: Any, A: Any, solver: str) -> Array | None:
+    """Return the starting vector for the shorter side, if any."""
+    if v0 is None:
+        return None
+    v0 = np.atleast_1d(v0)
+    if not np.issubdtype(v0.dtype, np.inexact):
+        raise ValueError("`v0` must be of floating or complex floating data type.")
+    shape = (A.shape[0],) if solver == "propack" else (min(A.shape),)
+    if v0.shape != shape:
+        raise ValueError(f"`v0` must have shape {shape}.")
+    if len(v0) == min(A.shape):
+        return np.asarray(v0)
+    return np.asarray(A.conj().T @ v0 if hasattr(A, "conj") else A.rmatvec(v0))
+
+
+def _as_generator(rng: Any, random_state: Any) -> np.random.Generator:
+    if rng is not None and random_state is not None:
+        raise TypeError("svds() got both `rng` and `random_state`: give one of them")
+    rng = random_state if rng is None else rng
+    if rng is None:
+        return np.random.default_rng(0)
+    if isinstance(rng, numbers.Integral):
+        return np.random.default_rng(int(rng))
+    if isinstance(rng, np.random.RandomState):
+        return np.random.default_rng(rng.randint(2**31, size=4))
+    if isinstance(rng, np.random.Generator):
+        return rng
+    raise ValueError(f"'{rng}' is neither a NumPy Generator nor an integer seed to instantiate one.")
+
+
+def _report_failure(found: Decomposition, bound: float, solver: str) -> None:
+    """Raise, or warn, as scipy does for this solver."""
+    good = found.residuals <= bound
+    k = len(good)
+    text = f"{int(good.sum())} of {k} triplets converged after {found.n_passes} passes"
+    if solver == "propack":
+        raise np.linalg.LinAlgError(f"k={k} singular triplets did not converge within {found.n_passes} passes: {text}")
+    if solver == "lobpcg":
+        warnings.warn(f"Exited at iteration {found.n_passes}: {text}", ConvergenceWarning, stacklevel=3)
+        return
+    raise ArpackNoConvergence(f"No convergence: {text}", found.s[good], found.Vh[good].conj().T)
+
+
+def _as_scipy_returns(found: Decomposition, which_vectors: bool | str, real: np.dtype[Any]) -> Any:
+    """Ascending, in the precision of A, and only what was asked for."""
+    s = found.s[::-1].astype(real)
+    if which_vectors is False:
+        return s
+    dtype = np.result_type(real, np.complex64) if found.U.dtype.kind == "c" else real
+    u = found.U[:, ::-1].astype(dtype, copy=False) if which_vectors in (True, "u") else None
+    vh = found.Vh[::-1].astype(dtype, copy=False) if which_vectors in (True, "vh") else None
+    return u, s, vh
+
+
+def _precision(own: np.dtype[Any], dtype: DTypeLike | None) -> np.dtype[Any]:
+    """Return float32 or float64: what `dtype` names, else what the matrix has.
+
+    Raises
+    ------
+    ValueError
+        If `dtype` names another type.
+    """
+    if dtype is None:
+        return np.dtype(np.float32 if own.char in "fF" else np.float64)
+    real = np.dtype(dtype)
+    if real.char not in "fd":
+        raise ValueError(f"dtype must be float32 or float64, got {dtype!r}")
+    return real
+
+
+def _as_search(
+    A: Any, k: int, real: np.dtype[Any], tol: float | None, max_passes: int | None, n_threads: int | None
+) -> Search:
+    """Check what `svd` and `pca` are asked.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If an argument has the wrong type or is out of its range.
+    """
+    if isinstance(k, bool) or not isinstance(k, numbers.Integral):
+        raise TypeError(f"k must be an integer, got {k!r}")
+    if not 1 <= k <= min(A.shape):
+        raise ValueError(f"k must be between 1 and min(A.shape) = {min(A.shape)}, got {k}")
+    tol = DEFAULT_TOL[real.char] if tol is None else tol
+    if not 0.0 < tol < np.inf:
+        raise ValueError(f"tol must be a number > 0, got {tol}")
+    max_passes = MAX_PASSES if max_passes is None else max_passes
+    if isinstance(max_passes, bool) or not isinstance(max_passes, numbers.Integral):
+        raise TypeError(f"max_passes must be an integer or None, got {max_passes!r}")
+    if max_passes < 1:
+        raise ValueError(f"max_passes must be at least 1, got {max_passes}")
+    return Search(int(k), float(tol), int(max_passes), True, count_threads(n_threads))
+
+
+def _warn_when_short(found: Decomposition, search: Search) -> bool:
+    """Return whether all triplets met the tolerance, having warned if not."""
+    good = found.residuals <= search.tol
+    if not good.all():
+        warnings.warn(
+            f"{int(good.sum())} of {search.k} singular triplets reached the residual {search.tol:.1e} in "
+            f"{found.n_passes} passes; the largest residual is {found.residuals.max():.1e}",
+            ConvergenceWarning,
+            stacklevel=3,
+        )
+    return bool(good.all())
+
+
+def svd(
+    A: Any,
+    k: int,
+    *,
+    tol: float | None = None,
+    max_passes: int | None = None,
+    seed: int = 0,
+    n_threads: int | None = None,
+    dtype: DTypeLike | None = None,
+) -> SVDResult:
+    """Compute the k leading singular triplets of a matrix, with a certificate for each.
+
+    ``(U * s) @ Vt`` is the best approximation of A by a matrix of rank k: the minimum of ``||A - U V^H||_F`` over all
+    entries, what is not stored being 0.
+
+    Parameters
+    ----------
+    A : array_like, sparse matrix or array, or LinearOperator, of shape (n_rows, n_cols)
+        float32, float64, complex64 or complex128; integers are cast to float64.
+    k : int
+        Number of triplets, at most ``min(A.shape)``.
+    tol : float or None
+        Bound on the residuals, relative to s_1; None: 1e-10, or 1e-6 in single precision.
+    max_passes : int or None
+        Bound on the number of passes over A; None: 2000.
+    seed : int
+        Of the random start.
+    n_threads : int or None
+        Threads; None: all that the process may use. The result does not depend on it.
+    dtype : float32, float64 or None
+        Precision of the result; None: A's own.
+
+    Returns
+    -------
+    SVDResult
+        Unpacks as ``U, s, Vt``, descending.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If an argument is not as described, or A contains infinities or NaNs.
+
+    Warns
+    -----
+    ConvergenceWarning
+        If a residual is larger than `tol`.
+
+    References
+    ----------
+    See ``docs/svd.md``.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import fastfactor.decomposition as ff
+    >>> result = ff.svd(np.diag([1.0, 2.0, 3.0, 4.0]), k=2)
+    >>> result.s.round(6).tolist(), result.converged
+    ([4.0, 3.0], True)
+    """
+    A = _as_matrix(A)
+    real = _precision(A.dtype, dtype)
+    search = _as_search(A, k, real, tol, max_passes, n_threads)
+    found = decompose(A, search, np.random.default_rng(seed))
+    converged = _warn_when_short(found, search)
+    return SVDResult(*_cast(found, real), found.residuals, converged, found.n_passes, frobenius_norm(A))
+
+
+def _cast(found: Decomposition, real: np.dtype[Any]) -> tuple[Array, Array, Array]:
+    dtype = np.result_type(real, np.complex64) if found.U.dtype.kind == "c" else real
+    return found.U.astype(dtype, copy=False), found.s.astype(real, copy=False), found.Vh.astype(dtype, copy=False)
+
+
+def pca(
+    X: Any,
+    k: int,
+    *,
+    center: bool = True,
+    scale: bool = False,
+    tol: float | None = None,
+    max_passes: int | None = None,
+    seed: int = 0,
+    n_threads: int | None = None,
+    dtype: DTypeLike | None = None,
+) -> PCAResult:
+    """Compute k principal components; a sparse X is centred implicitly and never made dense.
+
+    Parameters
+    ----------
+    X : array_like, or sparse matrix or array, of shape (n_rows, n_cols)
+        Rows are samples. What is not stored is 0.
+    k : int
+        Number of components.
+    center : bool
+        Subtract each column's mean.
+    scale : bool
+        Divide each column by its standard deviation (with n_rows in the denominator), constant columns by 1.
+    tol, max_passes, seed, n_threads, dtype
+        As for `svd`.
+
+    Returns
+    -------
+    PCAResult
+        Unpacks as ``U, s, Vt`` of the centred matrix, descending; also `.mean`, `.scale`, `.components`,
+        `.explained_variance`, `.explained_variance_ratio`, `.transform`.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If an argument is not as described, or X contains infinities or NaNs.
+
+    Warns
+    -----
+    ConvergenceWarning
+        If a residual is larger than `tol`.
+
+    References
+    ----------
+    See ``docs/svd.md``.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import fastfactor.decomposition as ff
+    >>> X = np.array([[1.0, 5.0], [2.0, 5.0], [3.0, 5.0]])
+    >>> result = ff.pca(X, k=1)
+    >>> result.explained_variance.round(6).tolist(), result.mean.tolist()
+    ([1.0], [2.0, 5.0])
+    """
+    X = _as_matrix(X)
+    if not (sp.issparse(X) or is_dense(X)):
+        raise TypeError(f"X must be an array or a sparse matrix, got {type(X).__name__}")
+    real = _precision(X.dtype, dtype)
+    search = _as_search(X, k, real, tol, max_passes, n_threads)
+    centred: Centred = centre_columns(X, center, scale, search.n_threads, needs_dense=search.k == min(X.shape))
+    rng = np.random.default_rng(seed)
+    if centred.dense is not None:
+        found = decompose(centred.dense, search, rng)
+    else:
+        found = decompose_operand(centred.operand(rng), X.shape[0] < X.shape[1], search, rng)
+    converged = _warn_when_short(found, search)
+    usv = _cast(found, real)
+    return PCAResult(
+        *usv, found.residuals, converged, found.n_passes, centred.norm, centred.mean.astype(usv[0].dtype), centred.scale
+    )

@@ -9,11 +9,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from fastfactor.decomposition import SVDResult, svd_of_factors
 from fastfactor.kernels.predict import predict_pairs
 from fastfactor.kernels.simd import Spec, Static
 from fastfactor.kernels.update import Factors
 from fastfactor.matrix.inputs import as_index
+from fastfactor.results import SVDResult
 from fastfactor.solvers.memory import available_memory
 from fastfactor.threads import launch
 
@@ -138,7 +138,7 @@ class Factorization:
     def svd(self, include_biases: bool = False) -> SVDResult:
         """Return the singular value decomposition of the fitted U V^H (for completion that is not the SVD of X).
 
-        Thin QR of both factors, then the SVD of the small core (n_rows x rank and n_cols x rank work, never the product).
+        Thin QR of both factors, then the SVD of the small core: the product itself is never formed.
 
         Parameters
         ----------
@@ -151,8 +151,8 @@ class Factorization:
             Singular values descending, signs deterministic.
         """
         if not include_biases:
-            return svd_of_factors(self.U, self.V)
+            return SVDResult.from_factors(self.U, self.V)
         ones_rows, ones_cols = np.ones((self.shape[0], 1), self.U.dtype), np.ones((self.shape[1], 1), self.U.dtype)
         left = np.hstack([self.U, self.row_bias[:, None], ones_rows])
         right = np.hstack([self.V, ones_cols, np.conj(self.col_bias + self.mean)[:, None].astype(self.U.dtype)])
-        return svd_of_factors(left, right)
+        return SVDResult.from_factors(left, right)

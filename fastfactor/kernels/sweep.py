@@ -8,7 +8,7 @@ import numpy as np
 from numba import prange
 
 from fastfactor.kernels.compiling import kernel, parallel_kernel
-from fastfactor.kernels.simd import prefetch
+from fastfactor.kernels.simd import flush_subnormals, prefetch, restore_subnormals
 from fastfactor.kernels.update import Factors, n_chunks, update_entry
 
 # Inside a block the entries are sorted by row, and eight runs of it are walked in turn. Neighbouring updates then do
@@ -62,12 +62,13 @@ def sweep_entry(factors, entries, i, step, static):
 def sweep_block(factors, entries, start, stop, step, static):
     """Update on each entry of a block once, `RUNS` runs in turn. Return the sum of their losses."""
     length = (stop - start) // RUNS
-    loss = 0.0
+    loss, before = 0.0, flush_subnormals()
     for i in range(start, start + length):
         for j in range(RUNS):
             loss += sweep_entry(factors, entries, i + j * length, step, static)
     for i in range(start + RUNS * length, stop):
         loss += sweep_entry(factors, entries, i, step, static)
+    restore_subnormals(before)
     return loss
 
 
@@ -97,14 +98,15 @@ def sweep_stored(factors, blocks, diagonals, losses, step, static):
 def sweep_dense_block(A, factors, step, static):
     """Update on every entry of the dense block `A`, `RUNS` rows in turn, each a step further along its columns."""
     n_rows, n_cols = A.shape
-    runs = np.int64(RUNS)
-    loss = 0.0
+    runs = min(np.int64(RUNS), n_cols)
+    loss, before = 0.0, flush_subnormals()
     for top in range(0, n_rows, runs):
         height = min(runs, n_rows - top)
         for t in range(n_cols):
             for j in range(height):
-                c = (t + j) % n_cols
+                c = t + j if t + j < n_cols else t + j - n_cols
                 loss += update_entry(factors, top + j, c, A[top + j, c], step, static)
+    restore_subnormals(before)
     return loss
 
 

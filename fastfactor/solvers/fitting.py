@@ -17,7 +17,15 @@ from fastfactor.matrix.grid import DenseGrid, Grid, Held, build_grid
 from fastfactor.matrix.inputs import Observations
 from fastfactor.options import Options
 from fastfactor.solvers.memory import choose_spec, draw_factors
-from fastfactor.solvers.schedule import AUTO_EPOCHS, AUTO_LEARNING_RATE, SPREAD, TRIAL_EPOCHS, Penalty, Schedule
+from fastfactor.solvers.schedule import (
+    AUTO_EPOCHS,
+    AUTO_LEARNING_RATE,
+    SPREAD,
+    TRIAL_EPOCHS,
+    Penalty,
+    Schedule,
+    count_epochs_of_all,
+)
 from fastfactor.solvers.selection import FIRST_PENALTY, MIN_HELD, choose_penalty
 from fastfactor.solvers.sgd import Epoch, Run, Sweepable, fit_factors
 
@@ -90,7 +98,7 @@ def fit_dense(A: NDArray[Any], options: Options, task: Task) -> Fitted:
     grid = DenseGrid.of(A)
     penalty = task.penalty()
     assert penalty is not None
-    run = task.run(grid, task.schedule(options.max_epochs or AUTO_EPOCHS), penalty, None)
+    run = task.run(grid, task.schedule(options.max_epochs or count_epochs_of_all(A.shape)), penalty, None)
     factors, history, schedule = fit_factors(grid, run)
     return Fitted(factors, history, {"learning_rate": schedule.learning_rate / task.standard.scale, "trials": []})
 

@@ -4,12 +4,21 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-# Measured on eight rating matrices (docs/performance.md): within 0.3 % of the best step for each of them, at any
-# penalty that is any good, because the step falls to zero.
+# The step falls to zero, so the first one matters little: from 0.03 to 0.1 the error moves by less than the choice of
+# penalty does (docs/performance.md).
 AUTO_LEARNING_RATE = 0.05
 AUTO_EPOCHS = 60
 TRIAL_EPOCHS = 20  # tell good penalties from bad ones as well as more would
 SPREAD = 0.1  # of the first predictions: small, but not so small that the first epochs only leave the saddle at zero
+
+
+def count_epochs_of_all(shape: tuple[int, int]) -> int:
+    """Return how many epochs a fit of every entry takes to come within 1 % of the optimal error.
+
+    A factor row is averaged from as many entries an epoch as the matrix is long the other way, so short sides need more
+    epochs (docs/performance.md).
+    """
+    return min(max(AUTO_EPOCHS, 100_000 // min(shape)), 500)
 
 
 @dataclass(frozen=True)

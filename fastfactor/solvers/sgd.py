@@ -195,7 +195,7 @@ def fit_factors(grid: Sweepable, run: Run) -> tuple[Factors, list[Epoch], Schedu
             run.schedule = run.schedule.halved()
     last = history[-1]
     raise DivergenceError(
-        f"the fit diverged in epoch {last.epoch} at step {last.learning_rate:.3g} (for standardised values), the last of "
+        f"the fit diverged in epoch {last.epoch} at step {last.learning_rate:.3g} (standardised), the last of "
         f"{_MAX_HALVINGS + 1} attempts; its mean loss was {last.train_loss:.3g}. Likely causes: values of very "
         "different magnitude (consider their logarithm), or a huge regularization"
     )

@@ -1,0 +1,41 @@
+"""BLAS beside our kernels: one BLAS thread while they run, and shared-out products whose bits do not depend on threads.
+
+OpenBLAS leaves its threads spinning after a call; with them, the same kernels took two to three times as long.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import numpy as np
+import scipy.linalg  # noqa: F401  (brings its own BLAS, which the controller must see)
+from threadpoolctl import ThreadpoolController
+
+
+@functools.cache
+def _controller() -> ThreadpoolController:
+    return ThreadpoolController()
+
+
+@contextlib.contextmanager
+def one_blas_thread() -> Iterator[None]:
+    """Limit every BLAS of this process to one thread, and put the counts back afterwards."""
+    with _controller().limit(limits=1, user_api="blas"):
+        yield
+
+
+def run_in_slices(work: Callable[[slice], Any], n_rows: int, n_threads: int, n_slices: int = 16) -> list[Any]:
+    """Return ``work(slice)`` for fixed slices of the rows, in order, from `n_threads` Python threads.
+
+    The slices depend on `n_rows` only, so that whatever is summed from the results is the same for any thread count.
+    """
+    edges = np.linspace(0, n_rows, min(n_slices, max(1, n_rows // 64)) + 1).astype(int)
+    parts = [slice(int(start), int(stop)) for start, stop in zip(edges[:-1], edges[1:], strict=True)]
+    if n_threads == 1 or len(parts) == 1:
+        return [work(part) for part in parts]
+    with ThreadPoolExecutor(n_threads) as pool:
+        return list(pool.map(work, parts))

@@ -1,0 +1,103 @@
+"""Work on a tall basis Q: project on it, subtract from it, orthonormalise a block, rotate it in place.
+
+Rows are taken four at a time, so that each small matrix is read once for four rows, and in fixed slices with their own
+partial sums, so that results do not depend on the number of threads. The slices' boundaries `starts`
+are multiples of four; rows of zeros at the end change nothing.
+"""
+
+from __future__ import annotations
+
+from numba import prange
+
+from fastfactor.kernels.compiling import kernel, parallel_kernel
+from fastfactor.kernels.simd import conj, load, store, zeros
+
+
+@kernel
+def add_products(Q, lo, hi, r, w0, w1, w2, w3, C, static):
+    """C[p] += sum_i conj(Q[r + i, p]) w_i for p in lo:hi."""
+    for p in range(lo, hi):
+        c = load(C, p, 0, static)
+        c = c + conj(Q[r, p]) * w0
+        c = c + conj(Q[r + 1, p]) * w1
+        c = c + conj(Q[r + 2, p]) * w2
+        c = c + conj(Q[r + 3, p]) * w3
+        store(C, p, 0, c, static)
+
+
+@kernel
+def combine(Q, lo, hi, r, C, q, static):
+    """Return sum_p Q[r + i, p] C[p] for i = 0..3 and p in lo:hi, chunk q of C."""
+    w0, w1, w2, w3 = zeros(C, static), zeros(C, static), zeros(C, static), zeros(C, static)
+    for p in range(lo, hi):
+        c = load(C, p, q, static)
+        w0 = w0 + Q[r, p] * c
+        w1 = w1 + Q[r + 1, p] * c
+        w2 = w2 + Q[r + 2, p] * c
+        w3 = w3 + Q[r + 3, p] * c
+    return w0, w1, w2, w3
+
+
+@parallel_kernel
+def collect(G, W, Q, lo, hi, starts, C, static):
+    """W = sum of G[s], which become zero; C[t, lo:hi] = Q_t^H W_t for each slice t of rows (columns lo:hi of Q)."""
+    for t in prange(len(starts) - 1):
+        C[t, lo:hi] = 0
+        for r in range(starts[t], starts[t + 1], 4):
+            for i in range(r, r + 4):
+                w = zeros(W, static)
+                for s in range(G.shape[0]):
+                    w = w + load(G[s], i, 0, static)
+                    store(G[s], i, 0, zeros(W, static), static)
+                store(W, i, 0, w, static)
+            w0, w1 = load(W, r, 0, static), load(W, r + 1, 0, static)
+            w2, w3 = load(W, r + 2, 0, static), load(W, r + 3, 0, static)
+            add_products(Q, lo, hi, r, w0, w1, w2, w3, C[t], static)
+
+
+@parallel_kernel
+def subtract(W, Q, lo, hi, D, starts, C, M, static):
+    """W -= Q[:, lo:hi] D[lo:hi]; then C[t, :hi] = Q_t^H W_t and M[t] = W_t^H W_t: one reading of Q does all."""
+    for t in prange(len(starts) - 1):
+        C[t, :hi] = 0
+        M[t] = 0
+        for r in range(starts[t], starts[t + 1], 4):
+            d0, d1, d2, d3 = combine(Q, lo, hi, r, D, 0, static)
+            w0, w1 = load(W, r, 0, static) - d0, load(W, r + 1, 0, static) - d1
+            w2, w3 = load(W, r + 2, 0, static) - d2, load(W, r + 3, 0, static) - d3
+            store(W, r, 0, w0, static)
+            store(W, r + 1, 0, w1, static)
+            store(W, r + 2, 0, w2, static)
+            store(W, r + 3, 0, w3, static)
+            add_products(Q, 0, hi, r, w0, w1, w2, w3, C[t], static)
+            add_products(W, 0, static.lanes, r, w0, w1, w2, w3, M[t], static)
+
+
+@parallel_kernel
+def transform(W, T, X, starts, M, static):
+    """X = W T; M[t] = X_t^H X_t. X may be W."""
+    for t in prange(len(starts) - 1):
+        M[t] = 0
+        for r in range(starts[t], starts[t + 1], 4):
+            w0, w1, w2, w3 = combine(W, 0, static.lanes, r, T, 0, static)
+            store(X, r, 0, w0, static)
+            store(X, r + 1, 0, w1, static)
+            store(X, r + 2, 0, w2, static)
+            store(X, r + 3, 0, w3, static)
+            add_products(X, 0, static.lanes, r, w0, w1, w2, w3, M[t], static)
+
+
+@parallel_kernel
+def rotate(Q, p, Y, starts, tiles, static):
+    """Q[:, :Y.shape[1]] = Q[:, :p] Y, in place; tiles[t] are the four rows that slice t works on."""
+    for t in prange(len(starts) - 1):
+        tile, width = tiles[t], Y.shape[1]
+        for r in range(starts[t], starts[t + 1], 4):
+            for q in range(width // static.lanes):
+                w0, w1, w2, w3 = combine(Q, 0, p, r, Y, q, static)
+                store(tile, 0, q, w0, static)
+                store(tile, 1, q, w1, static)
+                store(tile, 2, q, w2, static)
+                store(tile, 3, q, w3, static)
+            for i in range(4):
+                Q[r + i, :width] = tile[i]

@@ -1,0 +1,132 @@
+"""Passes over a matrix for its singular vectors: V -> A^H (A V) in one reading of A, and the wide products at the end.
+
+For fixed orthonormal V the best U of ``|| A - U V^H ||_F`` is A V, and the gradient in V comes from A^H (A V)
+(docs/svd.md). For each row r, y = A_r V stays in registers and A_r^H y is added into a private accumulator, one per
+fixed slice of rows: the sums are the same, bit for bit, for any number of threads.
+
+All narrow matrices are walked in chunks of `static.lanes` columns; chunk `q` is what one call works on.
+"""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+from numba import prange
+
+from fastfactor.kernels.compiling import kernel, parallel_kernel
+from fastfactor.kernels.simd import conj, load, store, zeros
+
+
+class SparseRows(NamedTuple):
+    """A in CSR form. Entries are multiplied by `scale` (a power of two) when they are read.
+
+    Attributes
+    ----------
+    indptr, indices, values : arrays
+        As in ``scipy.sparse.csr_array``; duplicates count as their sum.
+    scale : float64
+    starts : (n_slices + 1,) int64 array
+        First row of each slice.
+    """
+
+    indptr: Any
+    indices: Any
+    values: Any
+    scale: Any
+    starts: Any
+
+
+class DenseRows(NamedTuple):
+    """A as a C-contiguous array; `scale` and `starts` as for `SparseRows`."""
+
+    values: Any
+    scale: Any
+    starts: Any
+
+
+@kernel
+def multiply_row(A, r, V, q, static):
+    """Return A_r V, chunk q."""
+    y = zeros(V, static)
+    for e in range(A.indptr[r], A.indptr[r + 1]):
+        y = y + V.dtype.type(A.scale * A.values[e]) * load(V, A.indices[e], q, static)
+    return y
+
+
+@kernel
+def scatter_row(A, r, y, G, static):
+    """Add A_r^H y to G."""
+    for e in range(A.indptr[r], A.indptr[r + 1]):
+        c = A.indices[e]
+        store(G, c, 0, load(G, c, 0, static) + conj(G.dtype.type(A.scale * A.values[e])) * y, static)
+
+
+@parallel_kernel
+def add_gram_sparse(A, X, G, static):
+    """Add A_s^H (A_s X) to G[s] for each slice s of rows; X and G[s] are (n_cols, lanes)."""
+    for s in prange(len(A.starts) - 1):
+        for r in range(A.starts[s], A.starts[s + 1]):
+            scatter_row(A, r, multiply_row(A, r, X, 0, static), G[s], static)
+
+
+@parallel_kernel
+def multiply_sparse(A, V, U, q, static):
+    """U = A V, chunk q."""
+    for s in prange(len(A.starts) - 1):
+        for r in range(A.starts[s], A.starts[s + 1]):
+            store(U, r, q, multiply_row(A, r, V, q, static), static)
+
+
+@parallel_kernel
+def add_adjoint_sparse(A, U, G, q, static):
+    """Add A_s^H U_s to G[s], chunk q of U."""
+    for s in prange(len(A.starts) - 1):
+        for r in range(A.starts[s], A.starts[s + 1]):
+            scatter_row(A, r, load(U, r, q, static), G[s], static)
+
+
+@parallel_kernel
+def certify_sparse(A, V, U, values, squares, G, q, static):
+    """Add |A_r V - U_r * values|^2 to squares[s], and A_s^H U_s to G[s]; all of chunk q, `values` is (1, width)."""
+    for s in prange(len(A.starts) - 1):
+        factor, total = load(values, 0, q, static), zeros(V, static)
+        for r in range(A.starts[s], A.starts[s + 1]):
+            u = load(U, r, q, static)
+            d = multiply_row(A, r, V, q, static) - u * factor
+            total = total + d * conj(d)
+            scatter_row(A, r, u, G[s], static)
+        store(squares[s], 0, q, total, static)
+
+
+@kernel
+def multiply_tile(A, r, V, q, static):
+    """Return A_r V, ..., A_{r+3} V, chunk q, of a dense A."""
+    y0, y1, y2, y3 = zeros(V, static), zeros(V, static), zeros(V, static), zeros(V, static)
+    for c in range(A.values.shape[1]):
+        v = load(V, c, q, static)
+        y0 = y0 + V.dtype.type(A.scale * A.values[r, c]) * v
+        y1 = y1 + V.dtype.type(A.scale * A.values[r + 1, c]) * v
+        y2 = y2 + V.dtype.type(A.scale * A.values[r + 2, c]) * v
+        y3 = y3 + V.dtype.type(A.scale * A.values[r + 3, c]) * v
+    return y0, y1, y2, y3
+
+
+@kernel
+def scatter_tile(A, r, y0, y1, y2, y3, G, static):
+    """Add A_r^H y0 + ... + A_{r+3}^H y3 to G, for a dense A."""
+    for c in range(A.values.shape[1]):
+        g = load(G, c, 0, static)
+        g = g + conj(G.dtype.type(A.scale * A.values[r, c])) * y0
+        g = g + conj(G.dtype.type(A.scale * A.values[r + 1, c])) * y1
+        g = g + conj(G.dtype.type(A.scale * A.values[r + 2, c])) * y2
+        g = g + conj(G.dtype.type(A.scale * A.values[r + 3, c])) * y3
+        store(G, c, 0, g, static)
+
+
+@parallel_kernel
+def add_gram_dense(A, X, G, static):
+    """Add A_s^H (A_s X) to G[s] for each slice s of rows, four rows at a time (slices are multiples of four)."""
+    for s in prange(len(A.starts) - 1):
+        for r in range(A.starts[s], A.starts[s + 1], 4):
+            y0, y1, y2, y3 = multiply_tile(A, r, X, 0, static)
+            scatter_tile(A, r, y0, y1, y2, y3, G[s], static)

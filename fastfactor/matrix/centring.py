@@ -1,0 +1,97 @@
+"""Columns centred and scaled: explicitly when the matrix is dense or small, implicitly when it is sparse."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import scipy.sparse as sp
+from numpy.typing import NDArray
+
+from fastfactor.matrix.operators import CentredOperand, Operand, as_operand, check_finite_matrix, frobenius_norm
+
+Array = NDArray[Any]
+
+SMALL = 100_000  # entries up to which a sparse matrix may as well be dense
+
+
+@dataclass
+class Centred:
+    """A matrix (X - 1 mean^T) / scale.
+
+    Attributes
+    ----------
+    mean, scale : (n_cols,) arrays
+    norm : float
+        Its Frobenius norm.
+    dense : array or None
+        The matrix itself, when it was formed.
+    scaled : sparse array or None
+        X / scale, when it was not.
+    """
+
+    mean: Array
+    scale: Array
+    norm: float
+    dense: Array | None
+    scaled: Any
+    n_threads: int
+
+    def operand(self, rng: np.random.Generator) -> Operand:
+        """Return it as an Operand (its adjoint when it is wide)."""
+        base = as_operand(self.scaled, self.n_threads, rng)
+        m, n = self.scaled.shape
+        offset = (self.mean / self.scale).conj() * base.scale
+        if m >= n:
+            return CentredOperand(base, np.ones(m), offset)
+        return CentredOperand(base, offset, np.ones(m))
+
+
+def _moments(X: Any, center: bool, scale: bool) -> tuple[Array, Array]:
+    """Return what to subtract from and divide each column by; variances are summed about the mean, not by difference."""
+    n_rows, n_cols = X.shape
+    dtype = np.result_type(X.dtype, np.float64)
+    sums = np.asarray(X.sum(axis=0, dtype=dtype)).ravel()
+    mean = sums / n_rows
+    deviation = np.ones(n_cols)
+    if scale:
+        if sp.issparse(X):
+            C = X.tocsc()
+            counts = np.diff(C.indptr)
+            squares = np.abs(C.data - np.repeat(mean, counts)) ** 2
+            column = np.repeat(np.arange(n_cols), counts)
+            variance = np.bincount(column, squares, n_cols) + (n_rows - counts) * np.abs(mean) ** 2
+        else:
+            variance = (np.abs(X - mean) ** 2).sum(axis=0)
+        deviation = np.sqrt(variance / n_rows)
+        tiny = 10 * np.finfo(np.float64).eps * np.abs(mean)
+        deviation[deviation <= tiny] = 1.0
+    return (mean if center else np.zeros_like(mean)), deviation
+
+
+def centre_columns(X: Any, center: bool, scale: bool, n_threads: int, needs_dense: bool) -> Centred:
+    """Return X with its columns centred and scaled as asked.
+
+    Raises
+    ------
+    ValueError
+        If X contains infinities or NaNs.
+    """
+    check_finite_matrix(X)
+    if sp.issparse(X):
+        X = X.tocsr()
+        X = X if X.has_canonical_format else _canonical(X)
+    mean, deviation = _moments(X, center, scale)
+    if not sp.issparse(X) or needs_dense or X.shape[0] * X.shape[1] <= SMALL:
+        dense = ((X.toarray() if sp.issparse(X) else X) - mean) / deviation
+        return Centred(mean, deviation, frobenius_norm(dense) or 0.0, dense, None, n_threads)
+    scaled = sp.csr_array(X @ sp.diags_array(1.0 / deviation)) if scale else X
+    total = (frobenius_norm(scaled) or 0.0) ** 2 - X.shape[0] * float(np.sum(np.abs(mean / deviation) ** 2))
+    return Centred(mean, deviation, float(np.sqrt(max(total, 0.0))), None, scaled, n_threads)
+
+
+def _canonical(X: Any) -> Any:
+    X = X.copy()
+    X.sum_duplicates()
+    return X

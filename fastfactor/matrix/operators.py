@@ -1,0 +1,380 @@
+"""What `svds` and its kin accept, as what the passes eat: an `Operand`, taller than wide.
+
+A wide matrix is replaced by its adjoint, so that the passes iterate on the shorter side. Values are scaled by a power
+of two on the way, so that neither A^H A overflows nor underflows.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Protocol
+
+import numpy as np
+import scipy.sparse as sp
+from numpy.typing import NDArray
+from scipy.sparse.linalg import LinearOperator, aslinearoperator
+
+from fastfactor.blas import run_in_slices
+from fastfactor.kernels.gram import (
+    DenseRows,
+    SparseRows,
+    add_adjoint_sparse,
+    add_gram_dense,
+    add_gram_sparse,
+    certify_sparse,
+    multiply_sparse,
+)
+from fastfactor.kernels.simd import Spec, Static
+from fastfactor.threads import launch
+
+BLOCK = 8  # columns that a pass works on
+LANES = Static(Spec(lanes=BLOCK, whole=False))
+N_SLICES = 2  # row slices of A, each with an accumulator of its own: more of them leave the caches
+
+Array = NDArray[Any]
+
+
+class Operand(Protocol):
+    """A tall m x n matrix B, scaled: A itself, or its adjoint when A is wide.
+
+    Attributes
+    ----------
+    m, n : int
+        m >= n.
+    dtype : numpy.dtype
+        float64 or complex128: what its products are computed in.
+    scale : float
+        B is `scale` times what was handed in.
+    """
+
+    m: int
+    n: int
+    dtype: np.dtype[Any]
+    scale: float
+
+    def add_gram(self, X: Array, G: Array) -> None:
+        """Add B^H B X, for a block X, to the accumulators G of shape (N_SLICES, rows, BLOCK)."""
+        ...
+
+    def multiply(self, V: Array) -> Array:
+        """Return B V; V has a multiple of BLOCK columns."""
+        ...
+
+    def adjoint(self, U: Array) -> Array:
+        """Return B^H U; U has a multiple of BLOCK columns."""
+        ...
+
+    def certify(self, V: Array, U: Array, s: Array) -> tuple[Array, Array]:
+        """Return the norms of the columns of B V - U s and of B^H U - V s, computed anew from B."""
+        ...
+
+
+def _norms(M: Array) -> Array:
+    return np.asarray(np.linalg.norm(M, axis=0), np.float64)
+
+
+class SparseOperand:
+    """Rows of a CSR matrix, walked by the fused kernels."""
+
+    def __init__(self, B: Any, scale: float) -> None:
+        self.m, self.n = B.shape
+        self.dtype = np.result_type(B.dtype, np.float64)
+        self.scale = scale
+        starts = np.searchsorted(B.indptr, np.linspace(0, B.indptr[-1], N_SLICES + 1)).astype(np.int64)
+        starts[0], starts[-1] = 0, self.m
+        self.rows = SparseRows(B.indptr, B.indices, B.data, np.float64(scale), starts)
+
+    def add_gram(self, X: Array, G: Array) -> None:
+        """Add B^H B X to G."""
+        launch(add_gram_sparse, self.rows, X, G, LANES)
+
+    def multiply(self, V: Array) -> Array:
+        """Return B V."""
+        U = np.empty((self.m, V.shape[1]), V.dtype)
+        for q in range(V.shape[1] // BLOCK):
+            launch(multiply_sparse, self.rows, V, U, q, LANES)
+        return U
+
+    def adjoint(self, U: Array) -> Array:
+        """Return B^H U."""
+        Z = np.empty((self.n, U.shape[1]), U.dtype)
+        for q in range(U.shape[1] // BLOCK):
+            G = np.zeros((N_SLICES, self.n, BLOCK), U.dtype)
+            launch(add_adjoint_sparse, self.rows, U, G, q, LANES)
+            G.sum(axis=0, out=Z[:, q * BLOCK : (q + 1) * BLOCK])
+        return Z
+
+    def certify(self, V: Array, U: Array, s: Array) -> tuple[Array, Array]:
+        """Return the norms of the columns of B V - U s and of B^H U - V s."""
+        width = V.shape[1]
+        squares, values = np.zeros((N_SLICES, 1, width), V.dtype), s[None, :].astype(V.dtype)
+        right = np.empty(width)
+        for q in range(width // BLOCK):
+            chunk = slice(q * BLOCK, (q + 1) * BLOCK)
+            G = np.zeros((N_SLICES, self.n, BLOCK), V.dtype)
+            launch(certify_sparse, self.rows, V, U, values, squares, G, q, LANES)
+            right[chunk] = _norms(G.sum(axis=0) - V[:, chunk] * s[chunk])
+        return np.sqrt(squares.sum(axis=(0, 1)).real), right
+
+
+class DenseOperand:
+    """A dense matrix: fused passes over blocks, BLAS on fixed slices of rows for wide products."""
+
+    def __init__(self, B: Array, scale: float, n_threads: int) -> None:
+        self.m, self.n = B.shape
+        self.dtype = np.result_type(B.dtype, np.float64)
+        self.scale, self.n_threads = scale, n_threads
+        self.B = B
+        self.rows: DenseRows | None = None
+
+    def _prepare(self) -> DenseRows:
+        if self.rows is None:
+            starts = 4 * (np.arange(N_SLICES + 1) * (self.m // 4) // N_SLICES)
+            self.rows = DenseRows(np.ascontiguousarray(self.B), np.float64(self.scale), starts)
+        return self.rows
+
+    def add_gram(self, X: Array, G: Array) -> None:
+        """Add B^H B X to G."""
+        launch(add_gram_dense, self._prepare(), X, G, LANES)
+        rest = self._take(slice(self.m - self.m % 4, self.m))  # the kernel takes four rows at a time
+        G[0, : self.n] += rest.conj().T @ (rest @ X[: self.n])
+
+    def _slices(self, work: Any) -> list[Any]:
+        return run_in_slices(work, self.m, self.n_threads)
+
+    def gram(self) -> Array:
+        """Return B^H B."""
+        parts = self._slices(lambda part: self._take(part).conj().T @ self._take(part))
+        return np.asarray(np.sum(parts, axis=0))
+
+    def _take(self, part: slice) -> Array:
+        return self.B[part].astype(self.dtype, copy=False) * self.scale
+
+    def multiply(self, V: Array) -> Array:
+        """Return B V."""
+        U = np.empty((self.m, V.shape[1]), V.dtype)
+
+        def work(part: slice) -> None:
+            np.matmul(self._take(part), V, out=U[part])
+
+        self._slices(work)
+        return U
+
+    def adjoint(self, U: Array) -> Array:
+        """Return B^H U."""
+        return np.asarray(np.sum(self._slices(lambda part: self._take(part).conj().T @ U[part]), axis=0))
+
+    def certify(self, V: Array, U: Array, s: Array) -> tuple[Array, Array]:
+        """Return the norms of the columns of B V - U s and of B^H U - V s."""
+        return _norms(self.multiply(V) - U * s), _norms(self.adjoint(U) - V * s)
+
+
+class CallableOperand:
+    """A LinearOperator, through matmat and rmatmat. The first product sets the scale."""
+
+    def __init__(self, A: LinearOperator, is_adjoint: bool) -> None:
+        self.forward, self.backward = (A.rmatmat, A.matmat) if is_adjoint else (A.matmat, A.rmatmat)
+        self.m, self.n = A.shape[::-1] if is_adjoint else A.shape
+        self.dtype = np.result_type(A.dtype, np.float64)
+        self.scale = 1.0
+
+    def fit_scale(self, rng: np.random.Generator) -> None:
+        """Choose the scale from the product with a random vector."""
+        size = float(np.abs(self.forward(rng.standard_normal((self.n, 1)).astype(self.dtype))).max())
+        _check_finite(size)
+        self.scale = power_of_two(size)
+
+    def add_gram(self, X: Array, G: Array) -> None:
+        """Add B^H B X to G."""
+        G[0, : self.n] += self.adjoint(self.multiply(X[: self.n]))
+
+    def multiply(self, V: Array) -> Array:
+        """Return B V."""
+        return np.asarray(self.forward(V), self.dtype) * self.scale
+
+    def adjoint(self, U: Array) -> Array:
+        """Return B^H U."""
+        return np.asarray(self.backward(U), self.dtype) * self.scale
+
+    def certify(self, V: Array, U: Array, s: Array) -> tuple[Array, Array]:
+        """Return the norms of the columns of B V - U s and of B^H U - V s."""
+        return _norms(self.multiply(V) - U * s), _norms(self.adjoint(U) - V * s)
+
+
+class DeflatedOperand:
+    """B without the triplets that are known: (I - U U^H) B (I - V V^H), each product projected on the left.
+
+    What is left of B is then known to within rounding of its own norm, not of B's: the Gram operator of a graded
+    matrix loses its small singular values, that of the remainder does not.
+    """
+
+    def __init__(self, base: Operand, U: Array, V: Array) -> None:
+        self.base, self.U, self.V = base, U, V
+        self.m, self.n, self.dtype, self.scale = base.m, base.n, base.dtype, base.scale
+
+    def add_gram(self, X: Array, G: Array) -> None:
+        """Add the Gram operator of the remainder, times X, to G."""
+        G[0, : self.n] += self.adjoint(self.multiply(X[: self.n]))
+
+    def multiply(self, V: Array) -> Array:
+        """Return (I - U U^H) B V."""
+        return self._project(self.U, self.base.multiply(np.ascontiguousarray(self._project(self.V, V))))
+
+    def adjoint(self, U: Array) -> Array:
+        """Return (I - V V^H) B^H U."""
+        return self._project(self.V, self.base.adjoint(np.ascontiguousarray(U)))
+
+    def certify(self, V: Array, U: Array, s: Array) -> tuple[Array, Array]:
+        """Return the norms of the columns of B V - U s and of B^H U - V s, of B itself."""
+        return self.base.certify(V, U, s)
+
+    @staticmethod
+    def _project(Q: Array, X: Array) -> Array:
+        return X - Q @ (Q.conj().T @ X)
+
+
+class CentredOperand:
+    """B - p q^H for vectors p and q, without forming it."""
+
+    def __init__(self, base: Operand, p: Array, q: Array) -> None:
+        self.base, self.p, self.q = base, p.astype(base.dtype)[:, None], q.astype(base.dtype)[:, None]
+        self.m, self.n, self.dtype, self.scale = base.m, base.n, base.dtype, base.scale
+
+    def add_gram(self, X: Array, G: Array) -> None:
+        """Add the Gram operator, times X, to G."""
+        G[0, : self.n] += self.adjoint(self.multiply(X[: self.n]))
+
+    def multiply(self, V: Array) -> Array:
+        """Return B V - p (q^H V)."""
+        return self.base.multiply(V) - self.p @ (self.q.conj().T @ V)
+
+    def adjoint(self, U: Array) -> Array:
+        """Return B^H U - q (p^H U)."""
+        return self.base.adjoint(U) - self.q @ (self.p.conj().T @ U)
+
+    def certify(self, V: Array, U: Array, s: Array) -> tuple[Array, Array]:
+        """Return the norms of the columns of B V - U s and of B^H U - V s."""
+        return _norms(self.multiply(V) - U * s), _norms(self.adjoint(U) - V * s)
+
+
+def power_of_two(size: float) -> float:
+    """Return the power of two that brings `size` to [1/2, 1); 1 for zero."""
+    return 1.0 if size == 0.0 else float(2.0 ** -max(min(int(np.frexp(size)[1]), 1000), -1000))
+
+
+def _check_finite(size: float) -> None:
+    if not np.isfinite(size):
+        raise ValueError("A must not contain infinities or NaNs")
+
+
+def _largest(values: Array) -> float:
+    """Return the largest magnitude; not finite when any value is not."""
+    if values.size == 0:
+        return 0.0
+    if values.dtype.kind == "c":
+        return max(_largest(values.real), _largest(values.imag))
+    return float(max(values.max(), -values.min()))
+
+
+def check_matrix(A: Any) -> None:
+    """Raise what scipy's svds raises for what it cannot decompose.
+
+    Raises
+    ------
+    TypeError
+        If A is neither an array, a sparse matrix nor a LinearOperator.
+    ValueError
+        If it is not two-dimensional, not numeric, or empty.
+    """
+    if sp.issparse(A) and A.ndim == 2:
+        dtype = A.dtype
+    else:
+        dtype = aslinearoperator(A).dtype
+    if not np.issubdtype(dtype, np.number):
+        raise ValueError("`A` must be of numeric data type.")
+    if 0 in A.shape:
+        raise ValueError("`A` must not be empty.")
+
+
+def _as_float(values: Array) -> Array:
+    """Integers and half or extended precision as float64 (complex128); the four dtypes of LAPACK as they are."""
+    if values.dtype.char in "fdFD":
+        return values
+    return values.astype(np.complex128 if values.dtype.kind == "c" else np.float64)
+
+
+def is_dense(A: Any) -> bool:
+    """Tell whether A is an array (a matrix, a list) rather than sparse or an operator."""
+    return not sp.issparse(A) and not isinstance(A, LinearOperator) and not hasattr(A, "rmatvec")
+
+
+def as_operand(A: Any, n_threads: int, rng: np.random.Generator) -> Operand:
+    """Return A, or its adjoint when A is wide, as an Operand. A has passed `check_matrix`.
+
+    Raises
+    ------
+    ValueError
+        If A contains infinities or NaNs.
+    """
+    is_adjoint = A.shape[0] < A.shape[1]
+    if sp.issparse(A):
+        return _as_sparse_operand(A, is_adjoint)
+    if is_dense(A):
+        B = _as_float(np.asarray(A))
+        size = _largest(B)
+        _check_finite(size)
+        return DenseOperand(B.conj().T if is_adjoint else B, power_of_two(size), n_threads)
+    operand = CallableOperand(aslinearoperator(A), is_adjoint)
+    operand.fit_scale(rng)
+    return operand
+
+
+def _as_sparse_operand(A: Any, is_adjoint: bool) -> SparseOperand:
+    B = A.tocsc() if is_adjoint else A.tocsr()
+    values = _as_float(B.data)
+    size = _largest(values[: B.indptr[-1]])
+    _check_finite(size)
+    if is_adjoint:  # the CSC arrays of A are the CSR arrays of its transpose
+        values = values.conj() if values.dtype.kind == "c" else values
+        B = sp.csr_array((values, B.indices, B.indptr), shape=A.shape[::-1])
+    else:
+        B = sp.csr_array((values, B.indices, B.indptr), shape=A.shape)
+    return SparseOperand(B, power_of_two(size))
+
+
+def check_finite_matrix(A: Any) -> None:
+    """Raise a ValueError if an array or a sparse matrix contains infinities or NaNs."""
+    _check_finite(_largest(A.data if sp.issparse(A) else A))
+
+
+def frobenius_norm(A: Any) -> float | None:
+    """Return the Frobenius norm of A, None for a LinearOperator; it neither overflows nor underflows."""
+    if not sp.issparse(A) and not is_dense(A):
+        return None
+    values = _distinct(A) if sp.issparse(A) else A
+    scale = power_of_two(_largest(values))
+    return float(np.linalg.norm((values * scale).ravel())) / scale
+
+
+def _distinct(A: Any) -> Array:
+    """Return the stored values of a sparse matrix, with duplicates summed."""
+    A = A if A.format in ("csr", "csc") else A.tocsr()
+    if not A.has_canonical_format:
+        A = A.copy()
+        A.sum_duplicates()
+    return np.asarray(A.data)
+
+
+def to_dense(A: Any) -> Array:
+    """Return A as a float64 or complex128 array, checked for infinities and NaNs. A has passed `check_matrix`."""
+    if sp.issparse(A):
+        dense = A.toarray()
+    elif is_dense(A):
+        dense = np.asarray(A)
+    else:
+        operator = aslinearoperator(A)
+        tall = operator.shape[0] >= operator.shape[1]
+        eye = np.eye(min(operator.shape), dtype=np.result_type(operator.dtype, np.float64))
+        dense = operator.matmat(eye) if tall else operator.rmatmat(eye).conj().T
+    dense = dense.astype(np.result_type(dense.dtype, np.float64), copy=False)
+    _check_finite(_largest(dense))
+    return np.asarray(dense)

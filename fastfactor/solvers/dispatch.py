@@ -1,0 +1,98 @@
+"""From a matrix as it was handed over to its singular triplets, by the tool that suits its size."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import scipy.linalg
+from numpy.typing import NDArray
+
+from fastfactor.blas import one_blas_thread
+from fastfactor.matrix.operators import Operand, as_operand, to_dense
+from fastfactor.solvers.triplets import Search, find_triplets
+from fastfactor.threads import using_threads
+
+Array = NDArray[Any]
+
+LAPACK_WORK = 2_000_000  # m n min(m, n) up to which LAPACK's dense SVD is the quickest tool
+LAPACK_SIZE = 4_000_000  # entries up to which a dense SVD finds the smallest values
+
+
+@dataclass
+class Decomposition:
+    """Singular triplets of the matrix, descending.
+
+    Attributes
+    ----------
+    U, s, Vh : (n_rows, k), (k,), (k, n_cols) arrays
+    residuals : (k,) float64 array
+        max(``|| A v - s u ||``, ``|| A^H u - s v ||``) over the largest of `s`.
+    n_passes : int
+    """
+
+    U: Array
+    s: NDArray[np.float64]
+    Vh: Array
+    residuals: NDArray[np.float64]
+    n_passes: int
+
+
+def choose_signs(U: Array, Vh: Array) -> tuple[Array, Array]:
+    """Return the factors with the largest entry of each row of Vh made real and positive (the first of equals).
+
+    This is the one rule by which this package fixes the signs, or phases, of singular vectors.
+    """
+    rows = np.arange(len(Vh))
+    pivots = Vh[rows, np.abs(Vh).argmax(axis=1)]
+    sizes = np.abs(pivots)
+    phases = np.where(sizes > 0.0, pivots, 1.0) / np.where(sizes > 0.0, sizes, 1.0)
+    return U * phases, Vh * phases.conj()[:, None]
+
+
+def decompose(A: Any, search: Search, rng: np.random.Generator, first: Array | None = None) -> Decomposition:
+    """Return triplets of a matrix that `check_matrix` has passed.
+
+    Raises
+    ------
+    ValueError
+        If it contains infinities or NaNs.
+    """
+    m, n = A.shape
+    work = m * n * min(m, n)
+    with using_threads(search.n_threads), one_blas_thread():
+        if search.k == min(m, n) or work <= LAPACK_WORK or (not search.largest and m * n <= LAPACK_SIZE):
+            return _decompose_dense(to_dense(A), search)
+        return _decompose_operand(as_operand(A, search.n_threads, rng), m < n, search, rng, first)
+
+
+def decompose_operand(operand: Operand, is_adjoint: bool, search: Search, rng: np.random.Generator) -> Decomposition:
+    """Return triplets of an operand, or of its adjoint."""
+    with using_threads(search.n_threads), one_blas_thread():
+        return _decompose_operand(operand, is_adjoint, search, rng, None)
+
+
+def _decompose_operand(
+    operand: Operand, is_adjoint: bool, search: Search, rng: np.random.Generator, first: Array | None
+) -> Decomposition:
+    found = find_triplets(operand, search, rng, first)
+    U, V = (found.V, found.U) if is_adjoint else (found.U, found.V)
+    U, Vh = choose_signs(U, V.conj().T)
+    order = slice(None) if search.largest else slice(None, None, -1)
+    residuals = found.residuals / (found.s.max() or 1.0)
+    return Decomposition(U[:, order], found.s[order] / operand.scale, Vh[order], residuals[order], found.n_passes)
+
+
+def _decompose_dense(dense: Array, search: Search) -> Decomposition:
+    """By LAPACK, all triplets, of which those asked for are kept."""
+    scale = float(np.abs(dense).max()) or 1.0
+    dense = dense / scale
+    U, s, Vh = scipy.linalg.svd(dense, full_matrices=False, check_finite=False)
+    wanted = slice(0, search.k) if search.largest else slice(len(s) - search.k, len(s))
+    norm = float(s[0]) or 1.0
+    U, Vh = choose_signs(U[:, wanted], Vh[wanted])
+    s = s[wanted]
+    left = np.linalg.norm(dense @ Vh.conj().T - U * s, axis=0)
+    right = np.linalg.norm(dense.conj().T @ U - Vh.conj().T * s, axis=0)
+    return Decomposition(U, s * scale, Vh, np.maximum(left, right) / norm, 1)

@@ -1,0 +1,299 @@
+"""Leading (or trailing) right singular vectors by a thick-restarted block Krylov space of A^H A (docs/svd.md).
+
+Each pass multiplies one block of `BLOCK` vectors by A^H A. The new block is made orthogonal to the two before it, which
+in exact arithmetic suffices; one reading of the basis then measures what rounding has left of the others, and a second
+one removes it when it is more than `LOSS`. Rayleigh-Ritz on the space gives approximations and, from the coupling to
+the next block, their residuals; a full basis is restarted from its best Ritz vectors.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fastfactor.kernels.basis import collect, rotate, subtract, transform
+from fastfactor.matrix.operators import BLOCK, LANES, N_SLICES, Operand
+from fastfactor.threads import launch
+
+N_PARTS = 16  # row slices of the basis; fixed, so that sums do not depend on the thread count
+
+
+@dataclass
+class Request:
+    """What to compute, and when to stop.
+
+    Attributes
+    ----------
+    k : int
+        Number of vectors.
+    tol : float
+        Largest residual ``|| A^H A v - s^2 v || / (s s_1)``.
+    max_passes : int
+    largest : bool
+        Which end of the spectrum.
+    size : int
+        Vectors in the basis, a multiple of BLOCK.
+    """
+
+    k: int
+    tol: float
+    max_passes: int
+    largest: bool
+    size: int
+
+
+@dataclass
+class Ritz:
+    """Ritz pairs of A^H A, best first.
+
+    Attributes
+    ----------
+    theta : (k,) float64 array
+    V : (rows, width) array
+        Orthonormal columns, the first k of which belong to `theta`; padded with zero rows.
+    residuals : (k,) float64 array
+        ``|| B v - theta v ||``, estimated.
+    n_passes : int
+    converged : (k,) bool array
+    """
+
+    theta: NDArray[np.float64]
+    V: NDArray[Any]
+    residuals: NDArray[np.float64]
+    n_passes: int
+    converged: NDArray[np.bool_]
+
+
+def pad(n: int, multiple: int) -> int:
+    """Return the least multiple of `multiple` that is >= n."""
+    return -(-n // multiple) * multiple
+
+
+def fixed_parts(n_rows: int) -> NDArray[np.int64]:
+    """Return the boundaries of at most N_PARTS slices of `n_rows` rows, multiples of four all."""
+    quads = n_rows // 4
+    return 4 * (np.arange(min(N_PARTS, max(1, quads // 16)) + 1) * quads // min(N_PARTS, max(1, quads // 16)))
+
+
+@dataclass
+class Basis:
+    """The Krylov basis and its scratch space.
+
+    Attributes
+    ----------
+    Q : (rows, size + BLOCK) array
+        Orthonormal columns, the first p of which are in use.
+    X, W : (rows, BLOCK) arrays
+        The newest block, Q[:, p - BLOCK : p], and what becomes the next.
+    H : (size, size) array
+        Q^H B Q; only its upper triangle is read.
+    R : (BLOCK, BLOCK) array
+        The next block times R is what B X has outside the basis.
+    """
+
+    n: int
+    size: int
+    dtype: np.dtype[Any]
+    rng: np.random.Generator
+    p: int = 0
+    coupled: int = 0  # columns of Q that the newest block may be coupled to: the newest two blocks, or all
+    scale: float = 0.0  # the largest diagonal entry of H so far: the norm of B is at least this
+    Q: NDArray[Any] = field(init=False)
+
+    def __post_init__(self) -> None:
+        rows = pad(self.n, 4)
+        self.parts = fixed_parts(rows)
+        self.Q = np.zeros((rows, self.size), self.dtype)
+        self.X, self.W = np.zeros((rows, BLOCK), self.dtype), np.zeros((rows, BLOCK), self.dtype)
+        self.G = np.zeros((N_SLICES, rows, BLOCK), self.dtype)
+        n_parts = len(self.parts) - 1
+        self.C = np.zeros((n_parts, self.size, BLOCK), self.dtype)
+        self.M = np.zeros((n_parts, BLOCK, BLOCK), self.dtype)
+        self.H = np.zeros((self.size, self.size), np.result_type(self.dtype, np.float64))
+        self.R = np.zeros((BLOCK, BLOCK), self.H.dtype)
+        self.eps = float(np.finfo(self.dtype).eps)
+
+    @property
+    def loss(self) -> float:
+        """How much of the basis a new block may contain: residuals come out no better than this, relative to s_1."""
+        return 32 * self.eps if self.eps > 1e-10 else 1e-12
+
+    def begin(self, first: NDArray[Any] | None) -> None:
+        """Start from random vectors; `first`, if given, is the first of them."""
+        self.X[: self.n] = self.draw(BLOCK)
+        if first is not None:
+            self.X[: self.n, 0] = first
+        self.X[: self.n] = np.linalg.qr(self.X[: self.n])[0]
+        self.append()
+
+    def draw(self, count: int) -> NDArray[Any]:
+        """Return `count` random vectors as columns."""
+        Z = self.rng.standard_normal((self.n, count))
+        return Z + 1j * self.rng.standard_normal((self.n, count)) if self.dtype.kind == "c" else Z
+
+    def append(self) -> None:
+        """Take X into the basis; it may be coupled to all of it."""
+        self.Q[:, self.p : self.p + BLOCK] = self.X
+        self.p += BLOCK
+        self.coupled = self.p
+
+    def expand(self, operator: Operand) -> None:
+        """Multiply the newest block by B, extend H, and orthonormalise what is outside the basis into X."""
+        p = self.p
+        lo, new = p - self.coupled, slice(p - BLOCK, p)
+        operator.add_gram(self.X, self.G)
+        launch(collect, self.G, self.W, self.Q, lo, p, self.parts, self.C, LANES)
+        D = self.C.sum(axis=0)
+        D[:lo] = 0
+        for _ in range(4):
+            self.H[lo:p, new] += D[lo:p]
+            launch(subtract, self.W, self.Q, lo, p, D, self.parts, self.C, self.M, LANES)
+            D, M = self.C.sum(axis=0), self.M.sum(axis=0)
+            norms = np.sqrt(np.abs(np.diagonal(M)).astype(np.float64))
+            if not np.all(np.isfinite(norms)):
+                raise ValueError("A must not contain infinities or NaNs, and its products must be finite")
+            self.scale = max(self.scale, float(np.abs(np.diagonal(self.H)[:p]).max()))
+            lost = np.abs(D[:p]).max(axis=0)
+            if np.all(lost <= self.loss * np.maximum(norms, self.eps * self.scale)):
+                break
+            lo = 0
+        self._normalise(M, norms)
+        self.coupled = 2 * BLOCK
+
+    def _normalise(self, M: NDArray[Any], norms: NDArray[np.float64]) -> None:
+        """Factor W = X R with orthonormal X by Cholesky, twice where once is not enough (CholeskyQR2)."""
+        D = np.maximum(norms, 1e-300)
+        scaled = M.astype(self.H.dtype) / np.outer(D, D)
+        lowest = float(np.linalg.eigvalsh(scaled)[0])
+        if norms.min() <= 8 * self.eps * self.scale or lowest < 1e3 * BLOCK * self.eps:
+            self._replace_lost()
+            return
+        R = np.linalg.cholesky(scaled).conj().T * D
+        self._transform(self.W, R)
+        if lowest < 0.05:
+            again = np.linalg.cholesky(self.M.sum(axis=0).astype(self.H.dtype)).conj().T
+            self._transform(self.X, again)
+            R = again @ R
+        self.R = R
+
+    def _transform(self, W: NDArray[Any], R: NDArray[Any]) -> None:
+        T = np.ascontiguousarray(np.linalg.inv(R), dtype=self.dtype)
+        # The basis may be full: X then waits until `restart` has made room.
+        launch(transform, W, T, self.X, self.parts, self.M, LANES)
+
+    def _replace_lost(self) -> None:
+        """Keep what W has outside the basis; where it has less than a block, go on with random directions.
+
+        The space is then invariant, as far as rounding lets us see, or W's columns are dependent.
+        """
+        n, p = self.n, self.p
+        Q, W = self.Q[:n, :p], self.W[:n]
+        left, sizes, _ = np.linalg.svd(W, full_matrices=False)
+        n_kept = int(np.sum(sizes > 32 * self.eps * self.scale))
+        X = np.concatenate([left[:, :n_kept], self.draw(BLOCK - n_kept)], axis=1)
+        for _ in range(3):
+            X = np.linalg.qr(X - Q @ (Q.conj().T @ X))[0]
+        self.X[:n] = X
+        self.R = (self.X[:n].conj().T @ W).astype(self.H.dtype)
+        self.R[n_kept:] = 0
+
+    def restart(self, Y: NDArray[Any], theta: NDArray[np.float64]) -> None:
+        """Go on with the Ritz vectors Q Y and their values; X, which all their residuals lie in, stays the next block."""
+        width = Y.shape[1]
+        self.rotate(Y)
+        self.H[:] = 0
+        self.H[np.arange(width), np.arange(width)] = theta
+        self.p = width
+
+    def rotate(self, Y: NDArray[Any]) -> None:
+        """Replace the basis' first columns by Q Y, whose number of columns is a multiple of BLOCK."""
+        tiles = np.zeros((len(self.parts) - 1, 4, Y.shape[1]), self.dtype)
+        launch(rotate, self.Q, self.p, np.ascontiguousarray(Y, dtype=self.dtype), self.parts, tiles, LANES)
+
+    def randomise(self) -> None:
+        """Let random directions outside the basis be the next block."""
+        Q = self.Q[: self.n, : self.p]
+        X = self.draw(BLOCK)
+        for _ in range(3):
+            X = np.linalg.qr(X - Q @ (Q.conj().T @ X))[0]
+        self.X[: self.n] = X
+        self.R = np.zeros_like(self.R)
+
+    def ritz(self, largest: bool) -> tuple[NDArray[np.float64], NDArray[Any], NDArray[np.float64]]:
+        """Return Ritz values, wanted ones first, vectors in the basis, and the norms of their residuals."""
+        theta, Y = np.linalg.eigh(self.H[: self.p, : self.p], UPLO="U")
+        if largest:
+            theta, Y = theta[::-1], Y[:, ::-1]
+        return theta, Y, np.linalg.norm(self.R @ Y[self.p - BLOCK :], axis=0)
+
+
+def is_suspect(theta: NDArray[np.float64]) -> bool:
+    """Tell whether BLOCK values coincide: only then can a Krylov space of this block have missed more of them."""
+    if len(theta) < BLOCK:
+        return False
+    spread = np.abs(theta[: len(theta) - BLOCK + 1] - theta[BLOCK - 1 :])
+    return bool(np.any(spread <= 1e-7 * np.abs(theta[0])))
+
+
+class Watch:
+    """Decides when Rayleigh-Ritz is due: at a restart, and when convergence is expected."""
+
+    def __init__(self) -> None:
+        self.passes, self.excess, self.due = 0, np.inf, 0
+
+    def note(self, n_passes: int, excess: float) -> None:
+        """Record by which factor the worst residual exceeds its bound, and extrapolate its fall."""
+        steps = n_passes - self.passes
+        rate = np.log(self.excess / excess) / steps if np.isfinite(self.excess) and excess < self.excess else 0.0
+        wait = np.log(max(excess, 1.0)) / rate if rate > 0.0 else np.inf
+        self.due = n_passes + (max(1, int(0.8 * wait)) if np.isfinite(wait) else 10**9)
+        self.passes, self.excess = n_passes, excess
+
+
+def solve(operator: Operand, request: Request, basis: Basis, first: NDArray[Any] | None = None) -> Ritz:
+    """Return the wanted Ritz pairs of B = A^H A, once all residuals meet the tolerance or the passes are spent."""
+    k, watch, probed, n_passes = request.k, Watch(), None, 0
+    keep = min(pad(k + (basis.size - k) // 6, BLOCK), basis.size - 2 * BLOCK)
+    basis.begin(first)
+    while True:
+        basis.expand(operator)
+        n_passes += 1
+        is_full = basis.p + BLOCK > basis.size
+        last = n_passes >= request.max_passes
+        if basis.p < k or not (is_full or last or n_passes >= watch.due):
+            basis.append()
+            basis.coupled = 2 * BLOCK
+            continue
+        theta, Y, residuals = basis.ritz(request.largest)
+        bounds = compute_bounds(theta[:k], request.tol, basis)
+        excess = float(np.max(residuals[:k] / bounds))
+        watch.note(n_passes, excess)
+        if (
+            excess <= 1.0
+            and is_suspect(theta[: k + 1])
+            and not np.array_equal(probed, np.round(theta[:k] / basis.scale, 10))
+        ):
+            probed = np.round(theta[:k] / basis.scale, 10)
+            basis.restart(Y[:, :keep], theta[:keep])
+            basis.randomise()
+            watch.due = n_passes + 4
+            basis.append()
+            continue
+        if excess <= 1.0 or last:
+            basis.rotate(Y[:, : min(pad(k, BLOCK), basis.p)])
+            return Ritz(theta[:k], basis.Q, residuals[:k], n_passes, residuals[:k] <= bounds)
+        if is_full:
+            basis.restart(Y[:, :keep], theta[:keep])
+            basis.append()
+        else:
+            basis.append()
+            basis.coupled = 2 * BLOCK
+
+
+def compute_bounds(theta: NDArray[np.float64], tol: float, basis: Basis) -> NDArray[np.float64]:
+    """Return the bounds on ``|| B v - theta v ||``: the tolerance's, but never less than rounding permits."""
+    s = np.sqrt(np.maximum(theta, 0.0))
+    return np.maximum(tol * s * np.sqrt(basis.scale), 16 * basis.eps * basis.scale)

@@ -48,7 +48,8 @@ def decaying():
 def run_python(code, *args, env=None, package=PACKAGE, timeout=300):
     """Run `code` in a new process that imports the same package, and return the completed process.
 
-    `env` is merged into the environment; a value of None removes a variable.
+    `-P` keeps the current folder, which may hold another copy, out of its way. `env` is merged into the environment; a
+    value of None removes a variable.
     """
     merged = dict(os.environ)
     for name in ("NUMBA_NUM_THREADS", "NUMBA_THREADING_LAYER", "NUMBA_DISABLE_JIT", "FASTFACTOR_SIMD"):
@@ -61,7 +62,7 @@ def run_python(code, *args, env=None, package=PACKAGE, timeout=300):
         else:
             merged[name] = str(value)
     return subprocess.run(
-        [sys.executable, "-c", code, *map(str, args)], env=merged, capture_output=True, text=True, timeout=timeout
+        [sys.executable, "-P", "-c", code, *map(str, args)], env=merged, capture_output=True, text=True, timeout=timeout
     )
 
 

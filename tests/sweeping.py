@@ -82,10 +82,9 @@ def check_dense(X, A, rank, dtype, biases):
     assert_equal_to_oracle(grid, visits, rank, dtype, biases, diagonals)
 
 
-def check_all(rank, dtypes=("float32", "complex128")):
-    """The short form that subprocesses run."""
-    for dtype in dtypes:
-        triplets = make_triplets(dtype, shape=(19, 14))
-        check_stored(triplets, triplets, rank, dtype, True, shape=(19, 14))
-        A = make_dense(dtype, shape=(19, 14))
-        check_dense(A, A, rank, dtype, False)
+def check_all(rank):
+    """The short form that subprocesses run: stored real entries, and every entry of a complex matrix."""
+    triplets = make_triplets("float32", shape=(19, 14))
+    check_stored(triplets, triplets, rank, "float32", True, shape=(19, 14))
+    A = make_dense("complex128", shape=(19, 14))
+    check_dense(A, A, rank, "complex128", False)

@@ -182,7 +182,8 @@ def build_grid(
     row_order, row_starts = deal_stripes(np.diff(X.indptr), B, rng)
     col_order, col_starts = deal_stripes(_count_columns(X), B, rng)
     index = _index_dtype(row_starts, col_starts)
-    stripe, local = np.empty(X.shape[1], np.uint8), np.empty(X.shape[1], index)
+    stripe: NDArray[Any] = np.empty(X.shape[1], np.uint8)
+    local: NDArray[Any] = np.empty(X.shape[1], index)
     stripe[col_order] = np.repeat(np.arange(B), np.diff(col_starts))
     local[col_order] = np.arange(X.shape[1]) - np.repeat(col_starts[:-1], np.diff(col_starts))
 

@@ -50,6 +50,11 @@ class Observations:
         return np.repeat(np.arange(self.shape[0]), np.diff(self.indptr))
 
 
+def is_sparse(X: Any) -> bool:
+    """Whether `X` is a scipy.sparse matrix or array (plain bool: what scipy's own narrows X to has no attributes)."""
+    return bool(sp.issparse(X))
+
+
 def as_values(values: Any, name: str) -> NDArray[Any]:
     """Return numbers as a float32, float64, complex64 or complex128 array, without a copy where they are one already.
 
@@ -289,10 +294,10 @@ def as_observations(X: Any, *, shape: Any = None, duplicates: str = "error", nam
         raise ValueError(f"duplicates must be one of {', '.join(DUPLICATES)}, got {duplicates!r}")
     if isinstance(X, tuple):
         return _from_triplets(X, shape, duplicates, name)
-    if not sp.issparse(X):
+    if not is_sparse(X):
         X = np.asarray(X)
     own_shape = _check_own_shape(shape, X, name)
-    if not sp.issparse(X):
+    if not is_sparse(X):
         return _from_dense(X, name)
     if X.format == "coo":  # scipy's own conversion would sum duplicates without a word
         return _from_triplets((*X.coords, X.data), own_shape, duplicates, name)
@@ -323,9 +328,9 @@ def as_dense(X: Any, *, shape: Any = None, name: str = "X") -> NDArray[Any]:
     """
     if isinstance(X, tuple):
         raise TypeError(f"{name} must be a matrix where unobserved='zero', not triplets")
-    X = X if sp.issparse(X) else np.asarray(X)
+    X = X if is_sparse(X) else np.asarray(X)
     _check_own_shape(shape, X, name)
-    if sp.issparse(X):
+    if is_sparse(X):
         _check_structure(X, name)
         X = X.toarray()
     values = np.ascontiguousarray(as_values(X, name))

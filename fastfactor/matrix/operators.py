@@ -24,6 +24,7 @@ from fastfactor.kernels.gram import (
     multiply_sparse,
 )
 from fastfactor.kernels.simd import Spec, Static
+from fastfactor.matrix.inputs import is_sparse
 from fastfactor.threads import launch
 
 BLOCK = 8  # columns that a pass works on
@@ -285,10 +286,7 @@ def check_matrix(A: Any) -> None:
     ValueError
         If it is not two-dimensional, not numeric, or empty.
     """
-    if sp.issparse(A) and A.ndim == 2:
-        dtype = A.dtype
-    else:
-        dtype = aslinearoperator(A).dtype
+    dtype = A.dtype if is_sparse(A) and A.ndim == 2 else aslinearoperator(A).dtype
     if not np.issubdtype(dtype, np.number):
         raise ValueError("`A` must be of numeric data type.")
     if 0 in A.shape:
@@ -304,7 +302,7 @@ def _as_float(values: Array) -> Array:
 
 def is_dense(A: Any) -> bool:
     """Tell whether A is an array (a matrix, a list) rather than sparse or an operator."""
-    return not sp.issparse(A) and not isinstance(A, LinearOperator) and not hasattr(A, "rmatvec")
+    return not is_sparse(A) and not isinstance(A, LinearOperator) and not hasattr(A, "rmatvec")
 
 
 def as_operand(A: Any, n_threads: int, rng: np.random.Generator) -> Operand:
@@ -316,7 +314,7 @@ def as_operand(A: Any, n_threads: int, rng: np.random.Generator) -> Operand:
         If A contains infinities or NaNs.
     """
     is_adjoint = A.shape[0] < A.shape[1]
-    if sp.issparse(A):
+    if is_sparse(A):
         return _as_sparse_operand(A, is_adjoint)
     if is_dense(A):
         B = _as_float(np.asarray(A))
@@ -343,14 +341,14 @@ def _as_sparse_operand(A: Any, is_adjoint: bool) -> SparseOperand:
 
 def check_finite_matrix(A: Any) -> None:
     """Raise a ValueError if an array or a sparse matrix contains infinities or NaNs."""
-    _check_finite(_largest(A.data if sp.issparse(A) else A))
+    _check_finite(_largest(A.data if is_sparse(A) else A))
 
 
 def frobenius_norm(A: Any) -> float | None:
     """Return the Frobenius norm of A, None for a LinearOperator; it neither overflows nor underflows."""
-    if not sp.issparse(A) and not is_dense(A):
+    if not is_sparse(A) and not is_dense(A):
         return None
-    values = _distinct(A) if sp.issparse(A) else A
+    values = _distinct(A) if is_sparse(A) else A
     scale = power_of_two(_largest(values))
     return float(np.linalg.norm((values * scale).ravel())) / scale
 
@@ -366,7 +364,7 @@ def _distinct(A: Any) -> Array:
 
 def to_dense(A: Any) -> Array:
     """Return A as a float64 or complex128 array, checked for infinities and NaNs. A has passed `check_matrix`."""
-    if sp.issparse(A):
+    if is_sparse(A):
         dense = A.toarray()
     elif is_dense(A):
         dense = np.asarray(A)

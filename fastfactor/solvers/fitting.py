@@ -142,7 +142,8 @@ def fit_observed(X: Observations, validation: Any, options: Options, task: Task)
             X, shift=standard.shift, scale=standard.scale, dtype=task.dtype, seed=options.seed, held_share=held_share
         )
 
-    penalty, stop, trials = task.penalty(), None, []
+    penalty, stop = task.penalty(), None
+    trials: list[dict[str, Any]] = []
     undecided = penalty is None or options.max_epochs is None
     if validation is None and undecided and X.n_entries * HELD_SHARE >= MIN_HELD:
         grid = layout(HELD_SHARE)

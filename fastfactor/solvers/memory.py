@@ -57,8 +57,8 @@ def draw_factors(shape: tuple[int, int], rank: int, width: int, dtype: Any, spre
 def copy_factors(source: Factors, target: Factors | None = None) -> Factors:
     """Copy into `target`, or into new memory."""
     if target is None:
-        aligned = (allocate_rows(*M.shape, M.dtype) for M in (source.U, source.V))
-        target = Factors(*aligned, np.empty_like(source.row_bias), np.empty_like(source.col_bias))
+        U, V = (allocate_rows(M.shape[0], M.shape[1], M.dtype) for M in (source.U, source.V))
+        target = Factors(U, V, np.empty_like(source.row_bias), np.empty_like(source.col_bias))
     for old, new in zip(source, target, strict=True):
         np.copyto(new, old)
     return target

@@ -135,6 +135,13 @@ class _Diverged(Exception):
     """The loss of an epoch is not finite, or has exploded."""
 
 
+def _is_sane(factors: Factors, n_entries: int) -> bool:
+    """Whether the factors are finite and in reach of the values: with mean square 1, none is above sqrt(n_entries)."""
+    limit = 10 * (1 + float(n_entries) ** 0.5)
+    parts = (M.view(M.real.dtype) for M in factors)  # of complex numbers, both
+    return all(part.max() <= limit and part.min() >= -limit for part in parts)  # not when there is NaN
+
+
 def _descend(grid: Sweepable, run: Run, factors: Factors, history: list[Epoch]) -> Factors:
     """Run the epochs of a schedule; return the factors of the best one by validation, else of the last."""
     static = Static(run.spec)
@@ -159,7 +166,7 @@ def _descend(grid: Sweepable, run: Run, factors: Factors, history: list[Epoch]) 
         if held is not None and epoch - best_epoch >= _PATIENCE:
             break
     factors = factors if best is None else best
-    if not all(np.isfinite(M).all() for M in factors):  # an epoch's loss does not see its own last steps
+    if not _is_sane(factors, grid.n_entries):  # an epoch's loss does not see its own last steps
         raise _Diverged
     return factors
 

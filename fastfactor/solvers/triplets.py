@@ -93,7 +93,9 @@ def _refine(operand: Operand, found: Triplets, n_good: int, search: Search, rng:
     return _certify(operand, (U, s, V), found.norm, found.n_passes + n_passes)
 
 
-def _find_subspace(operand: Operand, search: Search, rng: np.random.Generator, first: Array | None) -> tuple[Array, float, int]:
+def _find_subspace(
+    operand: Operand, search: Search, rng: np.random.Generator, first: Array | None
+) -> tuple[Array, float, int]:
     """Return orthonormal V (n, k) that spans the wanted right singular vectors, s_1, and the number of passes."""
     size = basis_size(search.k)
     if size + 2 * BLOCK >= operand.n or (isinstance(operand, DenseOperand) and operand.n <= GRAM_LIMIT):

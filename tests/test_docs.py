@@ -50,3 +50,9 @@ def test_links_within_the_project_lead_somewhere(page):
 @pytest.mark.parametrize("page", PAGES, ids=name_of)
 def test_fences_are_closed(page):
     assert len(re.findall(r"^```", page.read_text(), re.MULTILINE)) % 2 == 0
+
+
+def test_every_module_has_its_place_in_the_architecture():
+    text = (ROOT / "docs" / "architecture.md").read_text()
+    modules = {path.name for path in (ROOT / "fastfactor").rglob("*.py")}
+    assert not {name for name in modules if f"{name}`" not in text}

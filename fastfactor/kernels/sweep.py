@@ -9,7 +9,7 @@ from numba import prange
 
 from fastfactor.kernels.compiling import kernel, parallel_kernel
 from fastfactor.kernels.simd import flush_subnormals, prefetch, restore_subnormals
-from fastfactor.kernels.update import Factors, n_chunks, update_entry
+from fastfactor.kernels.update import Factors, Step, cut, n_chunks, update_entry
 
 # Inside a block the entries are sorted by row, and eight runs of it are walked in turn. Neighbouring updates then do
 # not wait for each other, while each run's factor row stays in the first-level cache (docs/performance.md).
@@ -91,7 +91,12 @@ def sweep_stored(factors, blocks, diagonals, losses, step, static):
                 blocks.col_starts[c + 1],
             )
             start, stop = blocks.offsets[B * b + c], blocks.offsets[B * b + c + 1]
-            losses[b, d] = sweep_block(factors_here, blocks.entries, start, stop, step, static)
+            step_here = Step(
+                step.lr,
+                cut(step.shrink_u, blocks.row_starts[b], blocks.row_starts[b + 1]),
+                cut(step.shrink_v, blocks.col_starts[c], blocks.col_starts[c + 1]),
+            )
+            losses[b, d] = sweep_block(factors_here, blocks.entries, start, stop, step_here, static)
 
 
 @kernel
@@ -126,4 +131,5 @@ def sweep_dense(factors, A, stripes, diagonals, losses, step, static):
             c = (b + d) % B
             r0, r1, c0, c1 = row_starts[b], row_starts[b + 1], col_starts[c], col_starts[c + 1]
             factors_here = select_stripes(factors, r0, r1, c0, c1)
-            losses[b, d] = sweep_dense_block(A[r0:r1, c0:c1], factors_here, step, static)
+            step_here = Step(step.lr, cut(step.shrink_u, r0, r1), cut(step.shrink_v, c0, c1))
+            losses[b, d] = sweep_dense_block(A[r0:r1, c0:c1], factors_here, step_here, static)

@@ -28,7 +28,7 @@ class Decomposition:
     ----------
     U, s, Vh : (n_rows, k), (k,), (k, n_cols) arrays
     residuals : (k,) float64 array
-        max(``|| A v - s u ||``, ``|| A^H u - s v ||``) over the largest of `s`.
+        max(``|| A v - s u ||``, ``|| A^H u - s v ||``) over s_1.
     n_passes : int
     """
 
@@ -80,8 +80,8 @@ def _decompose_operand(
     U, V = (found.V, found.U) if is_adjoint else (found.U, found.V)
     U, Vh = choose_signs(U, V.conj().T)
     order = slice(None) if search.largest else slice(None, None, -1)
-    residuals = found.residuals / (found.s.max() or 1.0)
-    return Decomposition(U[:, order], found.s[order] / operand.scale, Vh[order], residuals[order], found.n_passes)
+    s = found.s[order] / operand.scale
+    return Decomposition(U[:, order], s, Vh[order], found.residuals[order], found.n_passes)
 
 
 def _decompose_dense(dense: Array, search: Search) -> Decomposition:

@@ -54,17 +54,15 @@ class Ritz:
     theta : (k,) float64 array
     V : (rows, width) array
         Orthonormal columns, the first k of which belong to `theta`; padded with zero rows.
-    residuals : (k,) float64 array
-        ``|| B v - theta v ||``, estimated.
+    norm : float
+        The largest Ritz value of all, wanted or not: an estimate of the norm of B.
     n_passes : int
-    converged : (k,) bool array
     """
 
     theta: NDArray[np.float64]
     V: NDArray[Any]
-    residuals: NDArray[np.float64]
+    norm: float
     n_passes: int
-    converged: NDArray[np.bool_]
 
 
 def pad(n: int, multiple: int) -> int:
@@ -98,6 +96,7 @@ class Basis:
     size: int
     dtype: np.dtype[Any]
     rng: np.random.Generator
+    loss: float  # how much of the basis a new block may contain: the residuals, over s_1, come out no better
     p: int = 0
     coupled: int = 0  # columns of Q that the newest block may be coupled to: the newest two blocks, or all
     scale: float = 0.0  # the largest diagonal entry of H so far: the norm of B is at least this
@@ -115,11 +114,6 @@ class Basis:
         self.H = np.zeros((self.size, self.size), np.result_type(self.dtype, np.float64))
         self.R = np.zeros((BLOCK, BLOCK), self.H.dtype)
         self.eps = float(np.finfo(self.dtype).eps)
-
-    @property
-    def loss(self) -> float:
-        """How much of the basis a new block may contain: residuals come out no better than this, relative to s_1."""
-        return 32 * self.eps if self.eps > 1e-10 else 1e-12
 
     def begin(self, first: NDArray[Any] | None) -> None:
         """Start from random vectors; `first`, if given, is the first of them."""
@@ -165,10 +159,13 @@ class Basis:
 
     def _normalise(self, M: NDArray[Any], norms: NDArray[np.float64]) -> None:
         """Factor W = X R with orthonormal X by Cholesky, twice where once is not enough (CholeskyQR2)."""
-        D = np.maximum(norms, 1e-300)
+        if norms.min() <= 8 * self.eps * self.scale:
+            self._replace_lost()
+            return
+        D = norms
         scaled = M.astype(self.H.dtype) / np.outer(D, D)
         lowest = float(np.linalg.eigvalsh(scaled)[0])
-        if norms.min() <= 8 * self.eps * self.scale or lowest < 1e3 * BLOCK * self.eps:
+        if lowest < 1e3 * BLOCK * self.eps:
             self._replace_lost()
             return
         R = np.linalg.cholesky(scaled).conj().T * D
@@ -246,7 +243,7 @@ class Watch:
 
     def note(self, n_passes: int, excess: float) -> None:
         """Record by which factor the worst residual exceeds its bound, and extrapolate its fall."""
-        steps = n_passes - self.passes
+        steps, excess = n_passes - self.passes, max(excess, 1e-30)
         rate = np.log(self.excess / excess) / steps if np.isfinite(self.excess) and excess < self.excess else 0.0
         wait = np.log(max(excess, 1.0)) / rate if rate > 0.0 else np.inf
         self.due = n_passes + (max(1, int(0.8 * wait)) if np.isfinite(wait) else 10**9)
@@ -271,12 +268,9 @@ def solve(operator: Operand, request: Request, basis: Basis, first: NDArray[Any]
         bounds = compute_bounds(theta[:k], request.tol, basis)
         excess = float(np.max(residuals[:k] / bounds))
         watch.note(n_passes, excess)
-        if (
-            excess <= 1.0
-            and is_suspect(theta[: k + 1])
-            and not np.array_equal(probed, np.round(theta[:k] / basis.scale, 10))
-        ):
-            probed = np.round(theta[:k] / basis.scale, 10)
+        settled = probed is not None and np.allclose(theta[:k], probed, rtol=0.0, atol=1e-9 * basis.scale)
+        if excess <= 1.0 and is_suspect(theta[: k + 1]) and not settled:
+            probed = theta[:k].copy()
             basis.restart(Y[:, :keep], theta[:keep])
             basis.randomise()
             watch.due = n_passes + 4
@@ -284,7 +278,7 @@ def solve(operator: Operand, request: Request, basis: Basis, first: NDArray[Any]
             continue
         if excess <= 1.0 or last:
             basis.rotate(Y[:, : min(pad(k, BLOCK), basis.p)])
-            return Ritz(theta[:k], basis.Q, residuals[:k], n_passes, residuals[:k] <= bounds)
+            return Ritz(theta[:k], basis.Q, float(np.abs(theta).max()), n_passes)
         if is_full:
             basis.restart(Y[:, :keep], theta[:keep])
             basis.append()
@@ -296,4 +290,4 @@ def solve(operator: Operand, request: Request, basis: Basis, first: NDArray[Any]
 def compute_bounds(theta: NDArray[np.float64], tol: float, basis: Basis) -> NDArray[np.float64]:
     """Return the bounds on ``|| B v - theta v ||``: the tolerance's, but never less than rounding permits."""
     s = np.sqrt(np.maximum(theta, 0.0))
-    return np.maximum(tol * s * np.sqrt(basis.scale), 16 * basis.eps * basis.scale)
+    return np.maximum(tol * s * np.sqrt(basis.scale), max(16 * basis.eps * basis.scale, 1e-300))

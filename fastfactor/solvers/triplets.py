@@ -17,6 +17,7 @@ Array = NDArray[Any]
 
 GRAM_LIMIT = 1024  # a dense Gram matrix up to this order is decomposed as it is
 MAX_LEVELS = 8  # deflations; each gains four decimal digits of s / s_1
+ROUNDING = 1e-14  # residuals, over s_1, that no level is spent on
 NULL = 1e-14  # what is left of the matrix, over its norm, when the rest counts as zero
 
 
@@ -28,7 +29,9 @@ class Triplets:
     ----------
     U, s, V : (m, k), (k,), (n, k) arrays
     residuals : (k,) float64 array
-        max(``|| B v - s u ||``, ``|| B^H u - s v ||``), computed anew from B.
+        max(``|| B v - s u ||``, ``|| B^H u - s v ||``), computed anew from B, over `norm`.
+    norm : float
+        s_1, also when the smallest values are wanted.
     n_passes : int
     """
 
@@ -36,6 +39,7 @@ class Triplets:
     s: NDArray[np.float64]
     V: Array
     residuals: NDArray[np.float64]
+    norm: float
     n_passes: int
 
 
@@ -67,10 +71,10 @@ def basis_size(k: int) -> int:
 
 def find_triplets(operand: Operand, search: Search, rng: np.random.Generator, first: Array | None = None) -> Triplets:
     """Return `search.k` singular triplets of the operand, found in levels where the spectrum is steep."""
-    V, n_passes = _find_subspace(operand, search, rng, first)
-    found = _certify(operand, _rayleigh_ritz(operand, V, search), search, n_passes)
+    V, norm, n_passes = _find_subspace(operand, search, rng, first)
+    found = _certify(operand, _rayleigh_ritz(operand, V, search), norm, n_passes)
     for _ in range(MAX_LEVELS):
-        bad = found.residuals > search.tol * max(found.s.max(), 0.0)
+        bad = found.residuals > max(search.tol, ROUNDING)
         n_good = int(np.argmax(bad)) if bad.any() else search.k
         if n_good in (0, search.k) or not search.largest or found.n_passes >= search.max_passes:
             break
@@ -83,25 +87,30 @@ def _refine(operand: Operand, found: Triplets, n_good: int, search: Search, rng:
     k = search.k
     rest = DeflatedOperand(operand, found.U[:, :n_good], found.V[:, :n_good])
     part = Search(k - n_good, search.tol, search.max_passes - found.n_passes, True, search.n_threads)
-    V, n_passes = _find_subspace(rest, part, rng, found.V[:, n_good])
+    V, _, n_passes = _find_subspace(rest, part, rng, found.V[:, n_good])
     V = np.concatenate([found.V[:, :n_good], V[:, : k - n_good]], axis=1)
     U, s, V = _rayleigh_ritz(rest.base, np.linalg.qr(V)[0], search)
-    return _certify(operand, (U, s, V), search, found.n_passes + n_passes)
+    return _certify(operand, (U, s, V), found.norm, found.n_passes + n_passes)
 
 
-def _find_subspace(
-    operand: Operand, search: Search, rng: np.random.Generator, first: Array | None
-) -> tuple[Array, int]:
-    """Return orthonormal V (n, k) that spans the wanted right singular vectors, and the number of passes."""
+def _find_subspace(operand: Operand, search: Search, rng: np.random.Generator, first: Array | None) -> tuple[Array, float, int]:
+    """Return orthonormal V (n, k) that spans the wanted right singular vectors, s_1, and the number of passes."""
     size = basis_size(search.k)
     if size + 2 * BLOCK >= operand.n or (isinstance(operand, DenseOperand) and operand.n <= GRAM_LIMIT):
         return _decompose_gram(operand, search)
-    basis = Basis(operand.n, size, operand.dtype, rng)
+    basis = Basis(operand.n, size, operand.dtype, rng, max(1e-2 * search.tol, 1e-15))
     ritz = solve(operand, Request(search.k, search.tol, search.max_passes, search.largest, size), basis, first)
-    return np.ascontiguousarray(ritz.V[: operand.n, : search.k]), ritz.n_passes
+    return _orthonormalise(ritz.V[: operand.n, : search.k], search.n_threads), float(np.sqrt(ritz.norm)), ritz.n_passes
 
 
-def _decompose_gram(operand: Operand, search: Search) -> tuple[Array, int]:
+def _orthonormalise(V: Array, n_threads: int) -> Array:
+    """Return V, whose columns are orthonormal but for small errors, orthonormal to machine precision."""
+    M = np.sum(run_in_slices(lambda part: V[part].conj().T @ V[part], len(V), n_threads), axis=0)
+    T = np.linalg.inv(np.linalg.cholesky(M)).conj().T
+    return np.concatenate(run_in_slices(lambda part: V[part] @ T, len(V), n_threads))
+
+
+def _decompose_gram(operand: Operand, search: Search) -> tuple[Array, float, int]:
     """Form B^H B, by BLAS or by passes over the unit vectors, and decompose it by LAPACK."""
     n, k = operand.n, search.k
     if isinstance(operand, DenseOperand):
@@ -112,9 +121,12 @@ def _decompose_gram(operand: Operand, search: Search) -> tuple[Array, int]:
         eye = np.eye(n, width, dtype=operand.dtype)
         gram = operand.adjoint(operand.multiply(eye))[:, :n]
         n_passes = width // BLOCK
-    wanted = [n - k, n - 1] if search.largest else [0, k - 1]
-    _, V = scipy.linalg.eigh(gram, subset_by_index=wanted, driver="evr", check_finite=False, overwrite_a=True)
-    return np.ascontiguousarray(V[:, ::-1] if search.largest else V), n_passes
+    if search.largest:
+        theta, V = scipy.linalg.eigh(gram, subset_by_index=[n - k, n - 1], driver="evr", check_finite=False)
+        V = V[:, ::-1]
+    else:
+        theta, V = np.linalg.eigh(gram)
+    return np.ascontiguousarray(V[:, :k]), float(np.sqrt(max(theta[-1], 0.0))), n_passes
 
 
 def _widen(V: Array) -> Array:
@@ -139,15 +151,13 @@ def _rayleigh_ritz(operand: Operand, V: Array, search: Search) -> tuple[Array, A
     if theta[0] < 1e-4:
         return _dense_rayleigh_ritz(U, V, floor, search)
     P, s, Qh = np.linalg.svd((np.sqrt(theta)[:, None] * E.conj().T) * norms)
-    T = ((E / np.sqrt(theta)) @ P) / 1.0
-    T = (T.T / norms).T
+    T = ((E / np.sqrt(theta)) @ P) / norms[:, None]
 
     def work(part: slice) -> None:
         U[part] = U[part] @ T
 
     run_in_slices(work, len(U), n_threads)
-    U, s, V = U, s, V @ Qh.conj().T
-    return _ordered(U, s, V, search)
+    return _ordered(U, s, V @ Qh.conj().T, search)
 
 
 def _dense_rayleigh_ritz(U: Array, V: Array, floor: float, search: Search) -> tuple[Array, Array, Array]:
@@ -162,9 +172,10 @@ def _ordered(U: Array, s: Array, V: Array, search: Search) -> tuple[Array, Array
     return (U, s, V) if search.largest else (U[:, ::-1], s[::-1], V[:, ::-1])
 
 
-def _certify(operand: Operand, usv: tuple[Array, Array, Array], search: Search, n_passes: int) -> Triplets:
+def _certify(operand: Operand, usv: tuple[Array, Array, Array], norm: float, n_passes: int) -> Triplets:
     U, s, V = usv
-    wide_s = np.zeros(pad(search.k, BLOCK))
-    wide_s[: search.k] = s
+    wide_s = np.zeros(pad(len(s), BLOCK))
+    wide_s[: len(s)] = s
     left, right = operand.certify(_widen(V), _widen(U), wide_s)
-    return Triplets(U, s, V, np.maximum(left, right)[: search.k], n_passes)
+    norm = max(norm, float(s.max()))
+    return Triplets(U, s, V, np.maximum(left, right)[: len(s)] / (norm or 1.0), norm, n_passes)

@@ -66,18 +66,18 @@ def sweep(U, V, row_bias, col_bias, visits, lr, reg, biases):
     """
     double = np.result_type(U.dtype, np.float64)
     U, V, row_bias, col_bias = (np.array(M, double) for M in (U, V, row_bias, col_bias))
-    reg_row, reg_col = reg
+    reg_row, reg_col = np.broadcast_to(reg[0], len(U)), np.broadcast_to(reg[1], len(V))  # one for all, or one each
     loss = 0.0
     for r, c, x in visits:
         e = x - sum(U[r, q] * np.conj(V[c, q]) for q in range(U.shape[1]))
         if biases:
             e -= row_bias[r] + col_bias[c]
         u, v = U[r].copy(), V[c].copy()
-        U[r] = u + lr * (e * v - reg_row * u)
-        V[c] = v + lr * (np.conj(e) * u - reg_col * v)
+        U[r] = u + lr * (e * v - reg_row[r] * u)
+        V[c] = v + lr * (np.conj(e) * u - reg_col[c] * v)
         if biases:
-            row_bias[r] += lr * (e - reg_row * row_bias[r])
-            col_bias[c] += lr * (e - reg_col * col_bias[c])
+            row_bias[r] += lr * (e - reg_row[r] * row_bias[r])
+            col_bias[c] += lr * (e - reg_col[c] * col_bias[c])
         loss += abs(e) ** 2
     return U, V, row_bias, col_bias, loss
 

@@ -163,7 +163,7 @@ def _rayleigh_ritz(operand: Operand, V: Array, search: Search) -> tuple[Array, A
 
 
 def _dense_rayleigh_ritz(U: Array, V: Array, floor: float, search: Search) -> tuple[Array, Array, Array]:
-    """The same by LAPACK's Householder QR, which gives orthonormal vectors for zero values too."""
+    """Do the same by LAPACK's Householder QR, which gives orthonormal vectors for zero values too."""
     Q, R = np.linalg.qr(U)
     P, s, Qh = np.linalg.svd(R)
     s[s <= floor] = 0.0

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import itertools
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
@@ -35,7 +36,7 @@ def run_in_slices(work: Callable[[slice], Any], n_rows: int, n_threads: int, n_s
     The slices depend on `n_rows` only, so that whatever is summed from the results is the same for any thread count.
     """
     edges = np.linspace(0, n_rows, min(n_slices, max(1, n_rows // 64)) + 1).astype(int)
-    parts = [slice(int(start), int(stop)) for start, stop in zip(edges[:-1], edges[1:], strict=True)]
+    parts = [slice(int(start), int(stop)) for start, stop in itertools.pairwise(edges)]
     if n_threads == 1 or len(parts) == 1:
         return [work(part) for part in parts]
     with ThreadPoolExecutor(n_threads) as pool:

@@ -14,7 +14,9 @@ import scipy
 
 from fastfactor.decomposition import svds
 
-suite = pytest.importorskip("scipy.sparse.linalg._eigen.tests.test_svds", reason="scipy was installed without its tests")
+suite = pytest.importorskip(
+    "scipy.sparse.linalg._eigen.tests.test_svds", reason="scipy was installed without its tests"
+)
 
 if not scipy.__version__.startswith(("1.16.", "1.17.")):
     pytest.skip(f"this lane is pinned to scipy 1.16 and 1.17, not {scipy.__version__}", allow_module_level=True)

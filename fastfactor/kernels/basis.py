@@ -103,4 +103,3 @@ def rotate(Q, p, Y, starts, tiles, static):
                 store(tile, 3, q, w3, static)
             for i in range(4):
                 Q[r + i, :width] = tile[i]
-

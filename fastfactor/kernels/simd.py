@@ -333,7 +333,7 @@ else:
 
     @kernel
     def _check(M, row, chunk, static):
-        if DEBUG and not (0 <= row < M.shape[0] and 0 <= chunk and (chunk + 1) * static.lanes <= M.shape[1]):
+        if DEBUG and not (0 <= row < M.shape[0] and chunk >= 0 and (chunk + 1) * static.lanes <= M.shape[1]):
             raise IndexError("a kernel left its factor matrix")
 
     @kernel

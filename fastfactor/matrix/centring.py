@@ -9,7 +9,14 @@ import numpy as np
 import scipy.sparse as sp
 from numpy.typing import NDArray
 
-from fastfactor.matrix.operators import CentredOperand, Operand, as_operand, check_finite_matrix, frobenius_norm
+from fastfactor.matrix.operators import (
+    CentredOperand,
+    Operand,
+    as_operand,
+    check_finite_matrix,
+    frobenius_norm,
+    is_sparse,
+)
 
 Array = NDArray[Any]
 
@@ -49,14 +56,14 @@ class Centred:
 
 
 def _moments(X: Any, center: bool, scale: bool) -> tuple[Array, Array]:
-    """Return what to subtract from and divide each column by; variances are summed about the mean, not by difference."""
+    """Return what to subtract from and divide each column by; variances are summed about the mean."""
     n_rows, n_cols = X.shape
     dtype = np.result_type(X.dtype, np.float64)
     sums = np.asarray(X.sum(axis=0, dtype=dtype)).ravel()
     mean = sums / n_rows
     deviation = np.ones(n_cols)
     if scale:
-        if sp.issparse(X):
+        if is_sparse(X):
             C = X.tocsc()
             counts = np.diff(C.indptr)
             squares = np.abs(C.data - np.repeat(mean, counts)) ** 2
@@ -79,12 +86,12 @@ def centre_columns(X: Any, center: bool, scale: bool, n_threads: int, needs_dens
         If X contains infinities or NaNs.
     """
     check_finite_matrix(X)
-    if sp.issparse(X):
+    if is_sparse(X):
         X = X.tocsr()
         X = X if X.has_canonical_format else _canonical(X)
     mean, deviation = _moments(X, center, scale)
-    if not sp.issparse(X) or needs_dense or X.shape[0] * X.shape[1] <= SMALL:
-        dense = ((X.toarray() if sp.issparse(X) else X) - mean) / deviation
+    if not is_sparse(X) or needs_dense or X.shape[0] * X.shape[1] <= SMALL:
+        dense = ((X.toarray() if is_sparse(X) else X) - mean) / deviation
         return Centred(mean, deviation, frobenius_norm(dense) or 0.0, dense, None, n_threads)
     scaled = sp.csr_array(X @ sp.diags_array(1.0 / deviation)) if scale else X
     total = (frobenius_norm(scaled) or 0.0) ** 2 - X.shape[0] * float(np.sum(np.abs(mean / deviation) ** 2))

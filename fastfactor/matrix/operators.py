@@ -235,7 +235,7 @@ class DeflatedOperand(Operand):
 
     @staticmethod
     def _project(Q: Array, X: Array) -> Array:
-        return X - Q @ (Q.conj().T @ X)
+        return np.asarray(X - Q @ (Q.conj().T @ X))
 
 
 class CentredOperand(Operand):
@@ -247,11 +247,11 @@ class CentredOperand(Operand):
 
     def multiply(self, V: Array) -> Array:
         """Return B V - p (q^H V)."""
-        return self.base.multiply(V) - self.p @ (self.q.conj().T @ V)
+        return np.asarray(self.base.multiply(V) - self.p @ (self.q.conj().T @ V))
 
     def adjoint(self, U: Array) -> Array:
         """Return B^H U - q (p^H U)."""
-        return self.base.adjoint(U) - self.q @ (self.p.conj().T @ U)
+        return np.asarray(self.base.adjoint(U) - self.q @ (self.p.conj().T @ U))
 
 
 def power_of_two(size: float) -> float:
@@ -283,10 +283,7 @@ def check_matrix(A: Any) -> None:
     ValueError
         If it is not two-dimensional, not numeric, or empty.
     """
-    if sp.issparse(A) and A.ndim == 2:
-        dtype = A.dtype
-    else:
-        dtype = aslinearoperator(A).dtype
+    dtype = A.dtype if is_sparse(A) and A.ndim == 2 else aslinearoperator(A).dtype
     if not np.issubdtype(dtype, np.number):
         raise ValueError("`A` must be of numeric data type.")
     if 0 in A.shape:
@@ -300,9 +297,14 @@ def _as_float(values: Array) -> Array:
     return values.astype(np.complex128 if values.dtype.kind == "c" else np.float64)
 
 
+def is_sparse(A: Any) -> bool:
+    """Tell whether A is one of scipy's sparse matrices or arrays."""
+    return bool(sp.issparse(A))
+
+
 def is_dense(A: Any) -> bool:
     """Tell whether A is an array (a matrix, a list) rather than sparse or an operator."""
-    return not sp.issparse(A) and not isinstance(A, LinearOperator) and not hasattr(A, "rmatvec")
+    return not is_sparse(A) and not isinstance(A, LinearOperator) and not hasattr(A, "rmatvec")
 
 
 def as_operand(A: Any, n_threads: int, rng: np.random.Generator) -> Operand:
@@ -314,7 +316,7 @@ def as_operand(A: Any, n_threads: int, rng: np.random.Generator) -> Operand:
         If A contains infinities or NaNs.
     """
     is_adjoint = A.shape[0] < A.shape[1]
-    if sp.issparse(A):
+    if is_sparse(A):
         return _as_sparse_operand(A, is_adjoint)
     if is_dense(A):
         B = _as_float(np.asarray(A))
@@ -341,14 +343,14 @@ def _as_sparse_operand(A: Any, is_adjoint: bool) -> SparseOperand:
 
 def check_finite_matrix(A: Any) -> None:
     """Raise a ValueError if an array or a sparse matrix contains infinities or NaNs."""
-    _check_finite(_largest(A.data if sp.issparse(A) else A))
+    _check_finite(_largest(A.data if is_sparse(A) else A))
 
 
 def frobenius_norm(A: Any) -> float | None:
     """Return the Frobenius norm of A, None for a LinearOperator; it neither overflows nor underflows."""
-    if not sp.issparse(A) and not is_dense(A):
+    if not is_sparse(A) and not is_dense(A):
         return None
-    values = _distinct(A) if sp.issparse(A) else A
+    values = _distinct(A) if is_sparse(A) else A
     scale = power_of_two(_largest(values))
     return float(np.linalg.norm((values * scale).ravel())) / scale
 
@@ -364,7 +366,7 @@ def _distinct(A: Any) -> Array:
 
 def to_dense(A: Any) -> Array:
     """Return A as a float64 or complex128 array, checked for infinities and NaNs. A has passed `check_matrix`."""
-    if sp.issparse(A):
+    if is_sparse(A):
         dense = A.toarray()
     elif is_dense(A):
         dense = np.asarray(A)

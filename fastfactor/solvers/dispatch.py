@@ -40,7 +40,7 @@ class Decomposition:
 
 
 def choose_signs(U: Array, Vh: Array) -> tuple[Array, Array]:
-    """Return the factors with the phases that `choose_phases` chooses for the shorter side (the right one of equals)."""
+    """Return the factors with the phases that `choose_phases` has for the shorter side (the right one of equals)."""
     phases = choose_phases(U) if len(U) < Vh.shape[1] else choose_phases(Vh.conj().T)
     return U * phases, Vh * phases.conj()[:, None]
 

@@ -2,8 +2,8 @@
 
 Each pass multiplies one block of `BLOCK` vectors by A^H A. The new block is made orthogonal to the two before it, which
 in exact arithmetic suffices; one reading of the basis then measures what rounding has left of the others, and a second
-one removes it when it is more than `Basis.loss`. Rayleigh-Ritz on the space gives approximations and, from the coupling to
-the next block, their residuals; a full basis is restarted from its best Ritz vectors.
+one removes it when it is more than `Basis.loss`. Rayleigh-Ritz on the space gives approximations and, from
+the coupling to the next block, their residuals; a full basis is restarted from its best Ritz vectors.
 """
 
 from __future__ import annotations
@@ -98,7 +98,7 @@ class Basis:
     size: int
     dtype: np.dtype[Any]
     rng: np.random.Generator
-    loss: float  # how much of the basis a new block may contain: the residuals, over s_1, come out no better
+    loss: float = 0.0  # how much of the basis a new block may contain before it is made orthogonal again
     p: int = 0
     is_local: bool = False  # the newest block is coupled to the one before it only, not to all of the basis
     scale: float = 0.0  # the largest diagonal entry of H so far: the norm of B is at least this
@@ -203,7 +203,7 @@ class Basis:
         self.R[n_kept:] = 0
 
     def restart(self, Y: NDArray[Any], theta: NDArray[np.float64]) -> None:
-        """Go on with the Ritz vectors Q Y and their values; X, which all their residuals lie in, stays the next block."""
+        """Go on with the Ritz vectors Q Y and their values; X, which holds all their residuals, stays the next block."""
         width = Y.shape[1]
         self.rotate(Y)
         self.H[:] = 0
@@ -261,6 +261,7 @@ def solve(operator: Operand, request: Request, basis: Basis, first: NDArray[Any]
     k, watch, probed, n_passes = request.k, Watch(), None, 0
     keep = min(pad(k + (basis.size - k) // 6, BLOCK), basis.size - 2 * BLOCK)
     basis.begin(first)
+    basis.loss = max(1e-3 * request.tol, 4 * basis.eps)
     while True:
         basis.expand(operator)
         n_passes += 1
@@ -272,6 +273,8 @@ def solve(operator: Operand, request: Request, basis: Basis, first: NDArray[Any]
         theta, Y, residuals = basis.ritz(request.largest)
         bounds = compute_bounds(theta[:k], request.tol, basis)
         excess = float(np.max(residuals[:k] / bounds))
+        # What the basis lacks to be orthonormal comes back in the residuals, times s_1 / s.
+        basis.loss = max(0.05 * float(bounds.min()) / basis.scale, 4 * basis.eps) if basis.scale else 0.0
         watch.note(n_passes, excess)
         settled = probed is not None and np.allclose(theta[:k], probed, rtol=0.0, atol=1e-9 * basis.scale)
         if excess <= 1.0 and is_suspect(theta[: k + 1]) and not settled:
@@ -292,4 +295,4 @@ def solve(operator: Operand, request: Request, basis: Basis, first: NDArray[Any]
 def compute_bounds(theta: NDArray[np.float64], tol: float, basis: Basis) -> NDArray[np.float64]:
     """Return the bounds on ``|| B v - theta v ||``: the tolerance's, but never less than rounding permits."""
     s = np.sqrt(np.maximum(theta, 0.0))
-    return np.maximum(tol * s * np.sqrt(basis.scale), max(16 * basis.eps * basis.scale, 1e-300))
+    return np.asarray(np.maximum(tol * s * np.sqrt(basis.scale), max(16 * basis.eps * basis.scale, 1e-300)))

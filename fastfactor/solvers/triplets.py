@@ -16,7 +16,6 @@ from fastfactor.solvers.subspace import Basis, Request, Ritz, pad, solve
 Array = NDArray[Any]
 
 GRAM_LIMIT = 1024  # a dense Gram matrix up to this order is decomposed as it is
-LOSS = 0.05  # loss of orthogonality that the basis may have, over the tolerance
 STEEP = 1e-5  # the least s / s_1 for which U = B V / s is orthonormal to within a small correction
 MAX_LEVELS = 8  # deflations; each gains four decimal digits of s / s_1
 ROUNDING = 1e-14  # residuals, over s_1, that no level is spent on
@@ -99,7 +98,7 @@ def _find_subspace(operand: Operand, search: Search, rng: np.random.Generator, f
     size = basis_size(search.k)
     if size + 2 * BLOCK >= operand.n or (isinstance(operand, DenseOperand) and operand.n <= GRAM_LIMIT):
         return _decompose_gram(operand, search)
-    basis = Basis(operand.n, size, operand.dtype, rng, max(LOSS * search.tol, 1e-15))
+    basis = Basis(operand.n, size, operand.dtype, rng)
     ritz = solve(operand, Request(search.k, search.tol, search.max_passes, search.largest, size), basis, first)
     ritz.V = _orthonormalise(ritz.V[: operand.n, : search.k], search.n_threads)
     return ritz
@@ -150,8 +149,8 @@ def _finish(operand: Operand, ritz: Ritz, search: Search) -> Triplets:
     """Return U, s and residuals for the right singular vectors found, from one more product with B and B^H each.
 
     With ``U = B V / s`` and ``Z = B^H U``, what U lacks to be orthonormal is known from the short side,
-    ``E = U^H U - I = V^H Z / s - I``. The first-order Gram-Schmidt step ``U (I - triu(E))`` mends it, the leading vectors,
-    which are the accurate ones, staying as they are.
+    ``E = U^H U - I = V^H Z / s - I``. The first-order Gram-Schmidt step ``U (I - triu(E))`` mends it; the
+    leading vectors, which are the accurate ones, stay as they are.
     """
     k, norm = search.k, float(np.sqrt(ritz.norm))
     s = np.sqrt(np.maximum(ritz.theta, 0.0))

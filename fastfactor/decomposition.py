@@ -8,13 +8,12 @@ from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
-import scipy.sparse as sp
 from numpy.typing import DTypeLike, NDArray
 from scipy.sparse.linalg import ArpackNoConvergence
 
 from fastfactor.exceptions import ConvergenceWarning
 from fastfactor.matrix.centring import Centred, centre_columns
-from fastfactor.matrix.operators import check_matrix, frobenius_norm, is_dense
+from fastfactor.matrix.operators import check_matrix, frobenius_norm, is_dense, is_sparse
 from fastfactor.results import PCAResult, SVDResult
 from fastfactor.solvers.dispatch import Decomposition, decompose, decompose_operand
 from fastfactor.solvers.triplets import Search, basis_size
@@ -47,8 +46,8 @@ def svds(
 ) -> Any:
     """Compute the k largest or smallest singular values of a matrix, and their vectors, as scipy's `svds` does.
 
-    The arguments, the order of the values (ascending) and the exceptions are those of ``scipy.sparse.linalg.svds``;
-    what computes them is a block Krylov method (see ``docs/svd.md``), whatever `solver` says.
+    The arguments, the order of the values (ascending) and the exceptions are those of ``scipy.sparse.linalg.svds``; what
+    computes them is a block Krylov method (see ``docs/svd.md``), whatever `solver` says.
 
     Parameters
     ----------
@@ -132,10 +131,11 @@ def svds(
 
 
 def _check_solver(solver: Any) -> str:
-    solver, solvers = str(solver).lower(), {"arpack", "lobpcg", "propack"}
-    if solver not in solvers:
+    name = str(solver).lower()
+    solvers = {"arpack", "lobpcg", "propack"}
+    if name not in solvers:
         raise ValueError(f"solver must be one of {solvers}.")
-    return solver
+    return name
 
 
 def _as_matrix(A: Any) -> Any:
@@ -383,7 +383,7 @@ def pca(
     ([1.0], [2.0, 5.0])
     """
     X = _as_matrix(X)
-    if not (sp.issparse(X) or is_dense(X)):
+    if not (is_sparse(X) or is_dense(X)):
         raise TypeError(f"X must be an array or a sparse matrix, got {type(X).__name__}")
     real = _precision(X.dtype, dtype)
     search = _as_search(X, k, real, tol, max_passes, n_threads)

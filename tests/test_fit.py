@@ -7,6 +7,7 @@ import scipy.sparse as sp
 
 import fastfactor as ff
 from fastfactor.exceptions import DivergenceError
+from fastfactor.solvers import fitting, sgd
 
 QUICK = {"regularization": 0.05, "max_epochs": 3, "validation": False}
 
@@ -196,14 +197,22 @@ def test_validation_share_is_held_out_and_the_best_epoch_kept(ratings):
     assert bits(shorter) == bits(model)
 
 
-def test_validation_none_refits_on_all_entries(ratings):
-    chosen = ff.fit(ratings, 8, max_epochs=6)
-    penalty = chosen.selection["regularization"]
-    trials = {t["regularization"]: t["validation_loss"] for t in chosen.selection["trials"]}
-    np.testing.assert_allclose(min(trials, key=trials.get), penalty[0])
-    again = ff.fit(ratings, 8, max_epochs=6, regularization=penalty, validation=False)
-    np.testing.assert_allclose(again.U, chosen.U, rtol=1e-3, atol=1e-4)
-    assert np.isnan(chosen.history["validation_loss"]).all()
+def test_validation_none_chooses_on_held_out_entries_then_fits_all(ratings, monkeypatch):
+    sizes = []
+
+    def spy(grid, run):
+        sizes.append((grid.n_entries, run.validation is not None))
+        return sgd.fit_factors(grid, run)
+
+    monkeypatch.setattr(fitting, "fit_factors", spy)
+    model = ff.fit(ratings, 8, max_epochs=6)
+    trials = {t["regularization"]: t["validation_loss"] for t in model.selection["trials"]}
+    np.testing.assert_allclose(min(trials, key=trials.get), model.selection["regularization"][0])
+    assert sizes[-1] == (ratings.nnz, False)
+    assert len(sizes) == len(trials) + 1 >= 4
+    assert {n for n, held in sizes[:-1] if held} == {sizes[0][0]}
+    assert abs(sizes[0][0] / ratings.nnz - 0.9) < 0.04
+    assert np.isnan(model.history["validation_loss"]).all()
 
 
 def test_callback_sees_each_epoch_and_may_stop(ratings):

@@ -42,7 +42,11 @@ def visit_stored(rows, cols, values, grid, diagonals):
 
 
 def visit_dense(A, row_starts, col_starts, diagonals):
-    """Return (row, column, value) in the order of visits: bands of RUNS rows, each row one column further along."""
+    """Return (row, column, value) in the order of visits.
+
+    A block is walked in bands of RUNS rows (of as many as it has columns, where that is less), each row one column
+    further along than the one above it.
+    """
     B = len(row_starts) - 1
     visits = []
     for d in diagonals:
@@ -50,8 +54,9 @@ def visit_dense(A, row_starts, col_starts, diagonals):
             c = (b + d) % B
             block_rows = range(row_starts[b], row_starts[b + 1])
             block_cols = range(col_starts[c], col_starts[c + 1])
-            for top in range(0, len(block_rows), RUNS):
-                band = block_rows[top : top + RUNS]
+            height = min(RUNS, len(block_cols))
+            for top in range(0, len(block_rows), height):
+                band = block_rows[top : top + height]
                 for t in range(len(block_cols)):
                     for j, r in enumerate(band):
                         col = block_cols[(t + j) % len(block_cols)]

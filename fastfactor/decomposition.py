@@ -13,7 +13,8 @@ from scipy.sparse.linalg import ArpackNoConvergence
 
 from fastfactor.exceptions import ConvergenceWarning
 from fastfactor.matrix.centring import Centred, centre_columns
-from fastfactor.matrix.operators import check_matrix, frobenius_norm, is_dense, is_sparse
+from fastfactor.matrix.inputs import is_sparse
+from fastfactor.matrix.operators import check_matrix, frobenius_norm, is_dense
 from fastfactor.results import PCAResult, SVDResult
 from fastfactor.solvers.dispatch import Decomposition, decompose, decompose_operand
 from fastfactor.solvers.triplets import Search, basis_size
@@ -46,8 +47,8 @@ def svds(
 ) -> Any:
     """Compute the k largest or smallest singular values of a matrix, and their vectors, as scipy's `svds` does.
 
-    The arguments, the order of the values (ascending) and the exceptions are those of ``scipy.sparse.linalg.svds``; what
-    computes them is a block Krylov method (see ``docs/svd.md``), whatever `solver` says.
+    The arguments, the order of the values (ascending) and the exceptions are those of ``scipy.sparse.linalg.svds``;
+    what computes them is a block Krylov method (see ``docs/svd.md``), whatever `solver` says.
 
     Parameters
     ----------

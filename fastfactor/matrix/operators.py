@@ -298,11 +298,6 @@ def _as_float(values: Array) -> Array:
     return values.astype(np.complex128 if values.dtype.kind == "c" else np.float64)
 
 
-def is_sparse(A: Any) -> bool:
-    """Tell whether A is one of scipy's sparse matrices or arrays."""
-    return bool(sp.issparse(A))
-
-
 def is_dense(A: Any) -> bool:
     """Tell whether A is an array (a matrix, a list) rather than sparse or an operator."""
     return not is_sparse(A) and not isinstance(A, LinearOperator) and not hasattr(A, "rmatvec")

@@ -1,5 +1,11 @@
-"""Warnings that callers may want to filter or turn into errors."""
+"""Warnings and errors of fastfactor's own."""
+
+from __future__ import annotations
 
 
 class ConvergenceWarning(UserWarning):
-    """A result is returned, but it is not as accurate as was asked for."""
+    """A result is less exact than was asked for; the message says by how much."""
+
+
+class DivergenceError(ArithmeticError):
+    """A fit grew without bound, also after its step was halved repeatedly; the message names epoch and step."""

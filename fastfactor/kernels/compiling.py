@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import numba
+import numpy as np
 from numba.core import caching
 from numba.core.errors import NumbaWarning
 
@@ -50,11 +51,12 @@ class _KernelCache(caching.FunctionCache):
 
 
 def _with_cache(dispatcher: Any) -> Any:
-    if not numba.config.DISABLE_JIT:
-        try:
-            dispatcher._cache = _KernelCache(dispatcher.py_func)
-        except (RuntimeError, OSError) as error:  # no folder that can be written: compile in each process instead
-            warnings.warn(f"kernels are not cached: {error}", NumbaWarning, stacklevel=3)
+    if numba.config.DISABLE_JIT:
+        return np.errstate(all="ignore")(dispatcher)  # numbers wrap around and overflow without a word, as compiled
+    try:
+        dispatcher._cache = _KernelCache(dispatcher.py_func)
+    except (RuntimeError, OSError) as error:  # no folder that can be written: compile in each process instead
+        warnings.warn(f"kernels are not cached: {error}", NumbaWarning, stacklevel=3)
     return dispatcher
 
 

@@ -111,17 +111,19 @@ class VecType(types.Type):
 
     @property
     def is_complex(self) -> bool:
+        """Whether the lanes hold complex numbers."""
         return isinstance(self.dtype, types.Complex)
 
     @property
     def real(self) -> types.Type:
+        """The Numba type of a real part."""
         return self.dtype.underlying_float if self.is_complex else self.dtype
 
     @property
     def parts(self) -> list[int]:
         """Real numbers per LLVM vector: powers of two, since LLVM takes other lengths apart number by number."""
         count = 2 * self.lanes if self.is_complex else self.lanes
-        return [16] * (count // 16) + [size for size in (8, 4) if count % 16 & size]
+        return [16] * (count // 16) + [size for size in (8, 4, 2, 1) if count % 16 & size]
 
 
 @register_model(VecType)

@@ -9,7 +9,8 @@ from numba import prange
 
 from fastfactor.kernels.compiling import kernel, parallel_kernel
 from fastfactor.kernels.simd import prefetch
-from fastfactor.kernels.update import Factors, n_chunks, update_entry
+from fastfactor.kernels.subnormals import flush_subnormals, restore_subnormals
+from fastfactor.kernels.update import Factors, Step, cut, n_chunks, update_entry
 
 # Inside a block the entries are sorted by row, and eight runs of it are walked in turn. Neighbouring updates then do
 # not wait for each other, while each run's factor row stays in the first-level cache (docs/performance.md).
@@ -62,12 +63,13 @@ def sweep_entry(factors, entries, i, step, static):
 def sweep_block(factors, entries, start, stop, step, static):
     """Update on each entry of a block once, `RUNS` runs in turn. Return the sum of their losses."""
     length = (stop - start) // RUNS
-    loss = 0.0
+    loss, before = 0.0, flush_subnormals()
     for i in range(start, start + length):
         for j in range(RUNS):
             loss += sweep_entry(factors, entries, i + j * length, step, static)
     for i in range(start + RUNS * length, stop):
         loss += sweep_entry(factors, entries, i, step, static)
+    restore_subnormals(before)
     return loss
 
 
@@ -90,4 +92,45 @@ def sweep_stored(factors, blocks, diagonals, losses, step, static):
                 blocks.col_starts[c + 1],
             )
             start, stop = blocks.offsets[B * b + c], blocks.offsets[B * b + c + 1]
-            losses[b, d] = sweep_block(factors_here, blocks.entries, start, stop, step, static)
+            step_here = Step(
+                step.lr,
+                cut(step.shrink_u, blocks.row_starts[b], blocks.row_starts[b + 1]),
+                cut(step.shrink_v, blocks.col_starts[c], blocks.col_starts[c + 1]),
+            )
+            losses[b, d] = sweep_block(factors_here, blocks.entries, start, stop, step_here, static)
+
+
+@kernel
+def sweep_dense_block(A, factors, step, static):
+    """Update on every entry of the dense block `A`, `RUNS` rows in turn, each a step further along its columns."""
+    n_rows, n_cols = A.shape
+    runs = min(np.int64(RUNS), n_cols)
+    loss, before = 0.0, flush_subnormals()
+    for top in range(0, n_rows, runs):
+        height = min(runs, n_rows - top)
+        for t in range(n_cols):
+            for j in range(height):
+                c = t + j if t + j < n_cols else t + j - n_cols
+                loss += update_entry(factors, top + j, c, A[top + j, c], step, static)
+    restore_subnormals(before)
+    return loss
+
+
+@parallel_kernel
+def sweep_dense(factors, A, stripes, diagonals, losses, step, static):
+    """Visit the blocks of the given diagonals of a dense matrix, as `sweep_stored` does.
+
+    Parameters
+    ----------
+    A : (n_rows, n_cols) C-contiguous array
+    stripes : (row_starts, col_starts)
+    """
+    row_starts, col_starts = stripes
+    B = len(row_starts) - 1
+    for d in diagonals:
+        for b in prange(B):
+            c = (b + d) % B
+            r0, r1, c0, c1 = row_starts[b], row_starts[b + 1], col_starts[c], col_starts[c + 1]
+            factors_here = select_stripes(factors, r0, r1, c0, c1)
+            step_here = Step(step.lr, cut(step.shrink_u, r0, r1), cut(step.shrink_v, c0, c1))
+            losses[b, d] = sweep_dense_block(A[r0:r1, c0:c1], factors_here, step_here, static)

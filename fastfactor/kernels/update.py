@@ -4,6 +4,10 @@ from __future__ import annotations
 
 from typing import Any, NamedTuple
 
+import numpy as np
+from numba import types
+from numba.extending import overload
+
 from fastfactor.kernels.compiling import kernel
 from fastfactor.kernels.losses import derivative, value
 from fastfactor.kernels.simd import conj, load, store, total, zeros
@@ -30,13 +34,35 @@ class Step(NamedTuple):
     Attributes
     ----------
     lr : float
-    shrink_u, shrink_v : float
-        For factor rows and their biases, of matrix rows and of matrix columns.
+    shrink_u, shrink_v : float or array
+        For factor rows and their biases, of matrix rows and of matrix columns: one number for all, or one for each.
     """
 
     lr: Any
     shrink_u: Any
     shrink_v: Any
+
+
+def at(numbers, i):
+    """Return numbers[i], or the one number that stands for all."""
+    return numbers[i] if np.ndim(numbers) else numbers
+
+
+def cut(numbers, start, stop):
+    """Return numbers[start:stop], or the one number that stands for all."""
+    return numbers[start:stop] if np.ndim(numbers) else numbers
+
+
+@overload(at, inline="always")
+def _at(numbers, i):
+    return (lambda numbers, i: numbers[i]) if isinstance(numbers, types.Array) else (lambda numbers, i: numbers)
+
+
+@overload(cut, inline="always")
+def _cut(numbers, start, stop):
+    if isinstance(numbers, types.Array):
+        return lambda numbers, start, stop: numbers[start:stop]
+    return lambda numbers, start, stop: numbers
 
 
 @kernel
@@ -64,11 +90,12 @@ def update_entry(factors, r, c, x, step, static):
     U, V = factors.U, factors.V
     p = predict_entry(factors, r, c, static)
     g = step.lr * derivative(static, x, p)
+    shrink_u, shrink_v = at(step.shrink_u, r), at(step.shrink_v, c)
     for k in range(n_chunks(U, static)):
         u, v = load(U, r, k, static), load(V, c, k, static)
-        store(U, r, k, step.shrink_u * u - g * v, static)
-        store(V, c, k, step.shrink_v * v - conj(g) * u, static)
+        store(U, r, k, shrink_u * u - g * v, static)
+        store(V, c, k, shrink_v * v - conj(g) * u, static)
     if static.biases:
-        factors.row_bias[r] = step.shrink_u * factors.row_bias[r] - g
-        factors.col_bias[c] = step.shrink_v * factors.col_bias[c] - g
+        factors.row_bias[r] = shrink_u * factors.row_bias[r] - g
+        factors.col_bias[c] = shrink_v * factors.col_bias[c] - g
     return value(static, x, p)

@@ -26,6 +26,7 @@ from fastfactor.kernels.gram import (
     multiply_sparse,
 )
 from fastfactor.kernels.simd import Spec, Static
+from fastfactor.matrix.inputs import is_sparse
 from fastfactor.threads import launch
 
 BLOCK = 8  # columns that a pass works on
@@ -295,11 +296,6 @@ def _as_float(values: Array) -> Array:
     if values.dtype.char in "fdFD":
         return values
     return values.astype(np.complex128 if values.dtype.kind == "c" else np.float64)
-
-
-def is_sparse(A: Any) -> bool:
-    """Tell whether A is one of scipy's sparse matrices or arrays."""
-    return bool(sp.issparse(A))
 
 
 def is_dense(A: Any) -> bool:

@@ -1,0 +1,115 @@
+"""Command line of the benchmark: `python -m bench list | run | tune | compare`."""
+
+import argparse
+import datetime
+import os
+import sys
+import time
+from pathlib import Path
+
+from bench import machine
+
+RESULTS = Path(__file__).parent / "results"
+
+
+def main() -> int:
+    arguments = _parser().parse_args()
+    return int(arguments.command(arguments))
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="python -m bench", description="Measure fastfactor and its peers.")
+    commands = parser.add_subparsers(required=True)
+
+    listing = commands.add_parser("list", help="suites, peers and real matrices at hand")
+    listing.set_defaults(command=_list)
+
+    running = commands.add_parser("run", help="run suites; all of them when none is named")
+    running.add_argument("suites", nargs="*", help="names of suites")
+    running.add_argument("--quick", action="store_true", help="smaller matrices, fewer repeats: minutes for all")
+    running.add_argument("--threads", type=int, default=machine.n_cores(), help="threads for every peer")
+    running.add_argument("--output", type=Path, help="JSON file to write (default: results/<date>.json)")
+    running.set_defaults(command=_run)
+
+    tuning = commands.add_parser("tune", help="search the options of completion peers on validation entries")
+    tuning.add_argument("matrix", help="ml-1m, 20M, or any other matrix at hand")
+    tuning.add_argument("peers", nargs="+", help="names of peers")
+    tuning.set_defaults(command=_tune)
+
+    comparing = commands.add_parser("compare", help="what got slower or worse between two results")
+    comparing.add_argument("old", type=Path)
+    comparing.add_argument("new", type=Path)
+    comparing.set_defaults(command=_compare)
+    return parser
+
+
+def _list(arguments: argparse.Namespace) -> int:
+    from bench import data, peers, suites
+
+    print("suites")
+    for name in suites.NAMES:
+        print(f"  {name:16} {suites.load(name).DESCRIPTION}")
+    print("peers")
+    for name in peers.module_names():
+        found, reason = peers.load(name)
+        print(f"  {name:16} {', '.join(peer.name for peer in found) or f'skipped: {reason}'}")
+    names = data.names()
+    print(f"real matrices\n  {', '.join(names) if names else f'none: set {data.VARIABLE} to a folder of .npz files'}")
+    return 0
+
+
+def _run(arguments: argparse.Namespace) -> int:
+    from bench import record, suites
+
+    recorder = record.Recorder(arguments.quick, arguments.threads)
+    chosen = [(name, suites.load(name)) for name in arguments.suites or suites.NAMES]
+    for name, suite in chosen:
+        recorder.suite = name
+        print(f"{name}: {suite.DESCRIPTION}", flush=True)
+        start = time.perf_counter()
+        suite.run(recorder)
+        print(f"  {name} took {time.perf_counter() - start:.0f} s", flush=True)
+    stamp = datetime.datetime.now(datetime.UTC).strftime("%Y%m%d-%H%M%S")
+    path = arguments.output or RESULTS / f"{stamp}{'-quick' if arguments.quick else ''}.json"
+    record.save(recorder, path)
+    print(f"results in {os.path.relpath(path)}")
+    _draw(path)
+    return 0
+
+
+def _draw(path: Path) -> None:
+    from bench import record
+
+    try:
+        from bench import plots
+    except ImportError as error:
+        print(f"no pictures: {error}")
+        return
+    for picture in plots.draw_all(record.load(path), path.with_suffix("")):
+        print(f"picture in {os.path.relpath(picture)}")
+
+
+def _tune(arguments: argparse.Namespace) -> int:
+    from bench import tune
+
+    tune.run(arguments.matrix, arguments.peers)
+    return 0
+
+
+def _compare(arguments: argparse.Namespace) -> int:
+    from bench import record
+
+    changes = record.compare(record.load(arguments.old), record.load(arguments.new))
+    moved = [change for change in changes if change.beyond_noise]
+    for change in moved:
+        word = "better" if change.factor > 1 else "WORSE"
+        print(f"{word:6} {change.factor:6.2f}x  {change.old:.4g} -> {change.new:.4g} {change.unit:5} {change.name}")
+    print(f"{len(changes)} figures in both, {len(moved)} moved beyond noise")
+    return int(any(change.factor < 1 for change in moved))
+
+
+if __name__ == "__main__":
+    if os.environ != machine.clean_environment():
+        # OpenBLAS reads its settings when it is loaded, so a clean environment needs a new process.
+        os.execve(sys.executable, [sys.executable, "-m", "bench", *sys.argv[1:]], machine.clean_environment())
+    sys.exit(main())

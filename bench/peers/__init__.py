@@ -1,0 +1,65 @@
+'''Peers to compare with, one file each; a file whose imports fail is skipped, with the error as the reason.
+
+A whole peer, in a file `peers/mean.py`:
+
+    """Predicting the mean of the stored entries: what every model has to beat."""
+
+    import time
+
+    import numpy as np
+
+    from bench.peers.base import CompletionPeer, Run, rmse
+
+    class Mean(CompletionPeer):
+        name = "mean"
+
+        def fit(self, train, recipe, test=None):
+            start = time.perf_counter()
+            mean = train.data.mean()
+            seconds = time.perf_counter() - start
+            predict = lambda rows, cols: np.full(len(rows), mean)
+            return Run([1], [seconds], predict, [] if test is None else [rmse(predict, test)])
+
+    PEERS = [Mean()]
+'''
+
+import importlib
+import pkgutil
+from functools import cache
+
+from bench.peers.base import CompletionPeer, SvdPeer
+from bench.record import Recorder
+
+Peer = CompletionPeer | SvdPeer
+
+
+def module_names() -> list[str]:
+    """Names of the files in this folder that define peers."""
+    return sorted(info.name for info in pkgutil.iter_modules(__path__) if info.name != "base")
+
+
+@cache
+def load(module_name: str) -> tuple[tuple[Peer, ...], str]:
+    """Return the peers that one file defines, and why there are none (empty when there are some)."""
+    try:
+        module = importlib.import_module(f"{__name__}.{module_name}")
+    except (ImportError, OSError) as error:  # OSError: a shared library that does not load
+        return (), f"{type(error).__name__}: {error}"
+    return tuple(module.PEERS), ""
+
+
+def find_completion(module_name: str, recorder: Recorder) -> list[CompletionPeer]:
+    """Return the completion peers of one file; when it cannot be imported, none, and the recorder is told why."""
+    return [peer for peer in _find(module_name, recorder) if isinstance(peer, CompletionPeer)]
+
+
+def find_svd(module_name: str, recorder: Recorder) -> list[SvdPeer]:
+    """Return the SVD peers of one file, likewise."""
+    return [peer for peer in _find(module_name, recorder) if isinstance(peer, SvdPeer)]
+
+
+def _find(module_name: str, recorder: Recorder) -> tuple[Peer, ...]:
+    peers, reason = load(module_name)
+    if reason:
+        recorder.skip(module_name, reason)
+    return peers

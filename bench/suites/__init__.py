@@ -1,0 +1,13 @@
+"""The suites, one file each, with a line `DESCRIPTION` and a function `run(recorder)`."""
+
+import importlib
+from types import ModuleType
+
+NAMES = ("epochs", "time_to_rmse", "svd", "memory", "startup", "scaling")
+
+
+def load(name: str) -> ModuleType:
+    """Import one suite; the peers it compares come along."""
+    if name not in NAMES:
+        raise ValueError(f"there is no suite {name!r}; there are {', '.join(NAMES)}")
+    return importlib.import_module(f"{__name__}.{name}")

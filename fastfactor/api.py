@@ -1,0 +1,247 @@
+"""The public functions: validate, choose a solver, return a result; no loops here."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from fastfactor.kernels.update import Factors
+from fastfactor.matrix.grid import Grid, Held
+from fastfactor.matrix.inputs import Observations, as_dense, as_observations
+from fastfactor.model import Factorization
+from fastfactor.options import UNOBSERVED, check_choice, check_dtype, check_options, check_real, refuse_unbuilt
+from fastfactor.solvers.fitting import Fitted, Standard, Task, fit_dense, fit_observed
+from fastfactor.threads import using_threads
+
+_SLOW_DENSE_WORK = 2e11  # entries x rank x epochs of unobserved="zero": minutes
+
+
+def fit(
+    X: Any,
+    rank: int = 32,
+    *,
+    unobserved: str = "missing",
+    loss: str = "squared",
+    regularization: Any = "auto",
+    l1_regularization: Any = 0.0,
+    biases: bool | str = "auto",
+    nonnegative: Any = False,
+    learning_rate: float | str = "auto",
+    max_epochs: int | None = None,
+    validation: Any = None,
+    sample_weight: Any = None,
+    unobserved_weight: float | None = None,
+    shape: tuple[int, int] | None = None,
+    duplicates: str = "error",
+    init: Any = None,
+    posterior_samples: int = 0,
+    seed: int = 0,
+    n_threads: int | None = None,
+    dtype: Any = None,
+    max_seconds: float | None = None,
+    max_memory: int | None = None,
+    callback: Callable[[Any], Any] | None = None,
+    progress: Any = None,
+    checkpoint: Any = None,
+) -> Factorization:
+    """Factorize X ~ U V^H (plus biases) by stochastic gradient descent on single entries.
+
+    Minimises, over the entries (r, c) that count and with e_rc = X_rc - prediction_rc,
+    J = sum 1/2 |e_rc|^2 + 1/2 regularization (|U_r|^2 + |V_c|^2), so the penalty of a row acts once per entry it has.
+
+    Parameters
+    ----------
+    X : array, scipy.sparse matrix or array, or (rows, cols, values)
+        Shape (n_rows, n_cols); rows are samples. Real or complex numbers; never changed.
+    rank : int
+        Columns of U and V, at least 1.
+    unobserved : {"missing", "zero"}
+        What is not stored (or is NaN in a dense matrix): unknown, or 0. With "zero" every epoch visits all
+        n_rows x n_cols entries; for large sparse matrices `fastfactor.svd` solves the same problem far faster.
+    loss : {"squared"}
+        Of an entry.
+    regularization : float, (float, float) or "auto"
+        L2 penalty per observed entry, in the units of the values; of the rows' and of the columns' factors and biases
+        when a pair. "auto" tries several on held-out entries; with unobserved="zero" it is 0.
+    biases : bool or "auto"
+        Fit mean + row offset + column offset beside U V^H; "auto" does for "missing".
+    learning_rate : float or "auto"
+        Step of the first epoch, which falls linearly to zero over the epochs; in reciprocal units of the values. Where
+        a fit diverges it starts again with half the step.
+    max_epochs : int, optional
+        Sweeps over the entries that the step size is planned for. By default 60, or fewer where held-out entries
+        got worse again.
+    validation : float, matrix, triplets or False, optional
+        Entries to judge the fit by after each epoch: that share of X, held out; or the given ones. The fit then keeps
+        its best epoch, and stops when five epochs brought no better one. By default a tenth of the entries is held out
+        as long as there is something to choose, and the final fit uses all entries. False: none.
+    shape : (int, int), optional
+        Of X, when it is triplets; by default just large enough.
+    duplicates : {"error", "sum", "mean", "last"}
+        What to do with several entries at one place.
+    seed : int
+        Equal seeds give equal bits, on one CPU type, with any number of threads.
+    n_threads : int, optional
+        At most this many; by default all that the process may use.
+    dtype : {float32, float64}, optional
+        Precision. Default: float32; with unobserved="zero" that of X.
+    max_seconds : float, optional
+        Stop after about this time, with what has been reached. (The result then depends on the machine.)
+    callback : callable, optional
+        Called after each epoch of the final fit with an object that has the attributes epoch, seconds, learning_rate,
+        train_loss and validation_loss (for standardised values); a true answer ends the fit.
+    l1_regularization, nonnegative, sample_weight, unobserved_weight, init, posterior_samples, max_memory, progress, \
+checkpoint
+        Not available yet; anything but the default raises NotImplementedError.
+
+    Returns
+    -------
+    Factorization
+
+    Raises
+    ------
+    TypeError, ValueError
+        For bad input, before any work starts; the message names the argument and the value.
+    DivergenceError
+        If the fit diverges even with the step halved eight times.
+
+    References
+    ----------
+    Koren, Bell and Volinsky, "Matrix factorization techniques for recommender systems", IEEE Computer 2009.
+    Gemulla et al., "Large-scale matrix factorization with distributed stochastic gradient descent", KDD 2011 (blocks).
+
+    Examples
+    --------
+    >>> import numpy as np, fastfactor as ff
+    >>> A = np.outer(np.arange(1.0, 21.0), np.ones(10))
+    >>> A[3, 4] = np.nan
+    >>> model = ff.fit(A, rank=2)
+    >>> bool(abs(model.predict(3, 4) - 4.0) < 0.5)
+    True
+    """
+    check_choice(unobserved, "unobserved", UNOBSERVED)
+    if unobserved == "weak":
+        raise NotImplementedError("unobserved='weak' is not available yet; use 'missing' or 'zero'")
+    refuse_unbuilt(
+        l1_regularization=(l1_regularization, 0.0),
+        nonnegative=(nonnegative, False),
+        sample_weight=(sample_weight, None),
+        unobserved_weight=(unobserved_weight, None),
+        init=(init, None),
+        posterior_samples=(posterior_samples, 0),
+        max_memory=(max_memory, None),
+        progress=(progress, None),
+        checkpoint=(checkpoint, None),
+    )
+    options = check_options(
+        rank, unobserved, loss, biases, regularization, learning_rate, max_epochs, max_seconds, seed, callback
+    )
+    with using_threads(n_threads):
+        if unobserved == "zero":
+            return _fit_zero(X, validation, shape, duplicates, dtype, options)
+        return _fit_missing(X, validation, shape, duplicates, dtype, options)
+
+
+def _fit_zero(X: Any, validation: Any, shape: Any, duplicates: str, dtype: Any, options: Any) -> Factorization:
+    if validation is not None and validation is not False:
+        raise ValueError("validation must be None or False where unobserved='zero': every entry is fitted")
+    if duplicates not in ("error", "sum"):
+        raise ValueError(f"duplicates must be 'sum' (or the default) where unobserved='zero', got {duplicates!r}")
+    A = as_dense(X, shape=shape)
+    work = A.size * options.rank * (options.max_epochs or 60)
+    if work > _SLOW_DENSE_WORK:
+        warnings.warn(
+            f"unobserved='zero' visits all {A.shape[0]} x {A.shape[1]} entries each epoch, about {work / 3e9:.0f} s on "
+            "two cores; fastfactor.svd solves the same problem much faster",
+            stacklevel=3,
+        )
+    computed = check_dtype(dtype, A.dtype, A.dtype)
+    largest = float(np.abs(A).max())
+    scale = largest * float(np.sqrt(np.mean(np.abs(A / (largest or 1.0)) ** 2))) or 1.0
+    _check_range_of(computed, 0.0, scale)
+    task = Task.of(options, computed, Standard(0.0, scale))
+    fitted = fit_dense(np.ascontiguousarray(A / A.real.dtype.type(scale), computed), options, task)
+    return _as_model(fitted, task, np.arange(A.shape[0]), np.arange(A.shape[1]))
+
+
+def _fit_missing(X: Any, validation: Any, shape: Any, duplicates: str, dtype: Any, options: Any) -> Factorization:
+    observed = as_observations(X, shape=shape, duplicates=duplicates)
+    computed = check_dtype(dtype, observed.data.dtype, np.float32)
+    if observed.std == 0:
+        warnings.warn(
+            f"all stored values of X equal {observed.data[0]}: with unobserved='missing' there is nothing to learn but "
+            "that; for implicit feedback use unobserved='weak'",
+            stacklevel=3,
+        )
+    shift = observed.mean if options.biases else 0.0
+    scale = (observed.std if options.biases else float(np.hypot(observed.std, abs(observed.mean)))) or 1.0
+    _check_range_of(computed, shift, scale)
+    task = Task.of(options, computed, Standard(shift, scale))
+    fitted, grid = fit_observed(observed, _check_validation(validation, observed, task), options, task)
+    return _as_model(fitted, task, grid.row_order, grid.col_order)
+
+
+def _check_range_of(dtype: np.dtype[Any], shift: Any, scale: float) -> None:
+    """Refuse values whose model would overflow or vanish in `dtype`; `shift` and `scale` are theirs."""
+    limits = np.finfo(dtype)
+    if abs(shift) + scale > float(limits.max) / 1e3 or scale < float(limits.tiny) * 1e3:
+        raise ValueError(
+            f"X has values around {abs(shift):.3g} that vary by {scale:.3g}, out of the range of dtype {dtype}: "
+            "pass dtype='float64', or rescale them"
+        )
+
+
+def _check_validation(validation: Any, observed: Observations, task: Task) -> Any:
+    """Return None, False, a share, or a function from the grid to the entries given."""
+    if validation is None or validation is False:
+        return validation
+    if isinstance(validation, float | np.floating):
+        share = check_real(validation, "validation", strict=True)
+        if share >= 1:
+            raise ValueError(f"validation must be a share below 1, got {validation}")
+        return share
+    shape = observed.shape if isinstance(validation, tuple) else None
+    given = as_observations(validation, shape=shape, name="validation")
+    if given.shape != observed.shape:
+        raise ValueError(f"validation has shape {given.shape}, X has {observed.shape}")
+
+    def place(grid: Grid) -> Held:
+        places = np.argsort(grid.row_order), np.argsort(grid.col_order)
+        values = (given.data[: given.n_entries] - task.standard.shift) / task.standard.scale
+        return Held(places[0][given.rows], places[1][given.indices[: given.n_entries]], values.astype(task.dtype))
+
+    return place
+
+
+def _as_model(fitted: Fitted, task: Task, row_order: NDArray[Any], col_order: NDArray[Any]) -> Factorization:
+    """Bring factors back to the user's order and units."""
+    scale, rank = task.standard.scale, task.options.rank
+    factors: Factors = fitted.factors
+    real = factors.U.real.dtype.type
+
+    def restore(M: NDArray[Any], order: NDArray[Any], factor: float) -> NDArray[Any]:
+        out = np.empty((len(M), rank) if M.ndim == 2 else len(M), M.dtype)
+        out[order] = M[:, :rank] if M.ndim == 2 else M
+        out *= real(factor)
+        return out
+
+    columns: dict[str, ArrayLike] = {
+        "epoch": np.array([e.epoch for e in fitted.history], np.int64),
+        "seconds": np.array([e.seconds for e in fitted.history]),
+        "learning_rate": np.array([e.learning_rate for e in fitted.history]) / scale,
+        "train_loss": np.array([e.train_loss for e in fitted.history]) * scale**2,
+        "validation_loss": np.array([e.validation_loss for e in fitted.history]) * scale**2,
+    }
+    return Factorization(
+        U=restore(factors.U, row_order, scale**0.5),
+        V=restore(factors.V, col_order, scale**0.5),
+        mean=task.dtype.type(task.standard.shift),
+        row_bias=restore(factors.row_bias, row_order, scale),
+        col_bias=restore(factors.col_bias, col_order, scale),
+        history={name: np.asarray(column) for name, column in columns.items()},
+        selection=fitted.selection,
+    )

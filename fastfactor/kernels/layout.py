@@ -1,0 +1,155 @@
+"""From CSR to blocks: a parallel counting sort, and the one look at the user's arrays that comes before it."""
+
+from __future__ import annotations
+
+import numpy as np
+from numba import prange
+
+from fastfactor.kernels.compiling import kernel, parallel_kernel
+
+
+@kernel
+def hash_counter(seed, counter):
+    """Return 64 well-mixed bits of (seed, counter): splitmix64 (Steele, Lea and Flood, OOPSLA 2014).
+
+    A counter-based generator draws the same number for an entry whichever thread asks.
+    """
+    z = np.uint64(seed) + (np.uint64(counter) + np.uint64(1)) * np.uint64(0x9E3779B97F4A7C15)
+    z = (z ^ (z >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+    z = (z ^ (z >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+    return z ^ (z >> np.uint64(31))
+
+
+@kernel
+def is_held_out(seed, i, threshold):
+    """Decide whether entry `i` is kept for validation; a share of threshold / 2**32 of them is."""
+    return threshold > 0 and (hash_counter(seed, i) >> np.uint64(32)) < threshold
+
+
+@parallel_kernel
+def inspect_rows(indptr, indices, data, n_cols, slices, sums, faults):
+    """Look once at every stored entry, slice by slice of the rows.
+
+    Parameters
+    ----------
+    slices : (n + 1,) int64 array
+        Row boundaries; the sums are kept per slice so that they do not depend on the number of threads.
+    sums : (n, 3) float64 array, written
+        Sum of the values, of their squared moduli, and of the imaginary parts.
+    faults : (n, 2) int64 array, written
+        Entries whose column is out of range; entries not above the one before them in their row.
+    """
+    for s in prange(len(slices) - 1):
+        total, square, imaginary = 0.0, 0.0, 0.0
+        outside, unsorted = 0, 0
+        for r in range(slices[s], slices[s + 1]):
+            before = np.int64(-1)
+            for i in range(indptr[r], indptr[r + 1]):
+                c = np.int64(indices[i])
+                outside += c < 0 or c >= n_cols
+                unsorted += c <= before
+                before = c
+                x = data[i]
+                re, im = np.float64(x.real), np.float64(x.imag)
+                total += re
+                imaginary += im
+                square += re * re + im * im
+        sums[s, 0], sums[s, 1], sums[s, 2] = total, square, imaginary
+        faults[s, 0], faults[s, 1] = outside, unsorted
+
+
+@kernel
+def find_duplicate(indptr, indices, n_cols):
+    """Return (row, col) of the first entry that repeats one of its row, or (-1, -1); columns may be unsorted."""
+    seen_in = np.full(n_cols, -1, np.int64)
+    for r in range(len(indptr) - 1):
+        for i in range(indptr[r], indptr[r + 1]):
+            if seen_in[indices[i]] == r:
+                return r, np.int64(indices[i])
+            seen_in[indices[i]] = r
+    return -1, -1
+
+
+@kernel
+def count_columns(indptr, indices, counts, stride):
+    """Add up in `counts` how often each column occurs in every `stride`-th row."""
+    for r in range(0, len(indptr) - 1, stride):
+        for i in range(indptr[r], indptr[r + 1]):
+            counts[indices[i]] += 1
+
+
+@kernel
+def sort_by_row(rows, indptr, order):
+    """Stable counting sort: fill `indptr` (n_rows + 1) and `order`, so that rows[order] ascends."""
+    for i in range(len(rows)):
+        indptr[rows[i] + 1] += 1
+    for r in range(len(indptr) - 1):
+        indptr[r + 1] += indptr[r]
+    cursor = indptr[:-1].copy()
+    for i in range(len(rows)):
+        order[cursor[rows[i]]] = i
+        cursor[rows[i]] += 1
+
+
+@parallel_kernel
+def count_blocks(indptr, indices, row_order, row_starts, col_stripe, held_out, counts, held_counts):
+    """Count the entries of each block, and the held-out ones of each row stripe.
+
+    `held_out` is (seed, threshold), see `is_held_out`.
+    """
+    seed, threshold = held_out
+    for b in prange(len(row_starts) - 1):
+        here = counts[b]
+        for p in range(row_starts[b], row_starts[b + 1]):
+            r = row_order[p]
+            for i in range(np.uint64(indptr[r]), np.uint64(indptr[r + 1])):
+                if is_held_out(seed, i, threshold):
+                    held_counts[b] += 1
+                else:
+                    here[col_stripe[np.uint64(indices[i])]] += 1
+
+
+@parallel_kernel
+def fill_blocks(matrix, row_order, col_place, blocks, standard, held_out, held):
+    """Write each entry to its block, standardised, rows ascending within the block; held-out ones to `held`.
+
+    Parameters
+    ----------
+    matrix : (indptr, indices, data)
+    col_place : (stripe, local)
+        For each column its stripe, and its position in the stripe.
+    blocks : sweep.Blocks
+        Its `entries` are written.
+    standard : (shift, factor)
+        What is stored is (x - shift) * factor.
+    held_out : (seed, threshold)
+    held : (starts, rows, cols, values)
+        Where each row stripe's held-out entries begin, and their positions and values, written.
+    """
+    indptr, indices, data = matrix
+    stripe, local = col_place
+    shift, factor = standard
+    seed, threshold = held_out
+    held_starts, held_rows, held_cols, held_values = held
+    entries, row_starts = blocks.entries, blocks.row_starts
+    B = len(row_starts) - 1
+    for b in prange(B):
+        cursor = blocks.offsets[B * b : B * b + B].copy()
+        h = held_starts[b]
+        for p in range(row_starts[b], row_starts[b + 1]):
+            r = row_order[p]
+            for i in range(np.uint64(indptr[r]), np.uint64(indptr[r + 1])):
+                j = np.uint64(indices[i])  # unsigned: no look at negative indices
+                c = stripe[j]
+                x = (data[i] - shift) * factor
+                if is_held_out(seed, i, threshold):
+                    held_rows[h] = p
+                    held_cols[h] = blocks.col_starts[c] + local[j]
+                    held_values[h] = x
+                    h += 1
+                else:
+                    entry = entries[cursor[c]]
+                    cursor[c] += np.uint64(1)
+                    entry.row = p - row_starts[b]
+                    entry.col = local[j]
+                    entry.value = x

@@ -1,0 +1,29 @@
+"""Predictions for lists of (row, column) pairs, and the error over them."""
+
+from __future__ import annotations
+
+import numpy as np
+from numba import prange
+
+from fastfactor.kernels.compiling import parallel_kernel
+from fastfactor.kernels.losses import value
+from fastfactor.kernels.update import predict_entry
+
+
+@parallel_kernel
+def predict_pairs(factors, rows, cols, out, static):
+    """Write the prediction for each pair (rows[i], cols[i]) to out[i]."""
+    for i in prange(len(rows)):
+        out[i] = predict_entry(factors, rows[i], cols[i], static)
+
+
+@parallel_kernel
+def sum_losses(factors, rows, cols, values, sums, static):
+    """Write the summed loss over each of len(sums) equal slices of the pairs to `sums`."""
+    n, n_slices = len(rows), len(sums)
+    for s in prange(n_slices):
+        loss = 0.0
+        for i in range(s * n // n_slices, (s + 1) * n // n_slices):
+            p = predict_entry(factors, rows[i], cols[i], static)
+            loss += np.float64(value(static, values[i], p))
+        sums[s] = loss

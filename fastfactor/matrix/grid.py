@@ -1,0 +1,206 @@
+"""The block grid: which entries touch which rows and columns.
+
+Rows and columns are dealt into B stripes each, at random but with equal shares of the entries; block (i, j) holds what
+row stripe i and column stripe j have in common. The B blocks of a diagonal share no row and no column.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fastfactor.kernels.layout import count_blocks, count_columns, fill_blocks
+from fastfactor.kernels.sweep import AHEAD, Blocks, sweep_dense, sweep_stored
+from fastfactor.kernels.update import Factors, Step
+from fastfactor.matrix.inputs import Observations
+from fastfactor.threads import launch
+
+# Stripes by number of entries: few enough for long runs of a row within a block, enough to share out over cores, and
+# never a function of the machine, so that results are not either (docs/performance.md).
+_STRIPES = ((2_000_000, 8), (50_000_000, 16), (1 << 63, 32))
+_SAMPLED_ENTRIES = 1_000_000  # enough to know how often a column occurs
+
+
+def choose_stripes(shape: tuple[int, int], n_entries: int) -> int:
+    """Return B, from the shape and the number of entries alone."""
+    wanted = next(stripes for limit, stripes in _STRIPES if n_entries < limit)
+    return min(wanted, *shape)
+
+
+def deal_stripes(
+    counts: NDArray[np.int64], n_stripes: int, rng: np.random.Generator
+) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Deal rows (or columns) into stripes of equal size and nearly equal numbers of entries.
+
+    The most frequent ones are dealt first, back and forth over the stripes, ties in random order. Within a stripe they
+    keep the order they have, so that the layout reads the user's arrays forwards.
+
+    Returns
+    -------
+    order : (n,) int64 array
+        Rows in the order of the factors, stripe after stripe.
+    starts : (n_stripes + 1,) int64 array
+        Where each stripe begins in `order`.
+    """
+    n = len(counts)
+    turn = np.arange(n)
+    dealt = np.where((turn // n_stripes) % 2 == 0, turn % n_stripes, n_stripes - 1 - turn % n_stripes)
+    shuffled = rng.permutation(n)
+    stripe = np.empty(n, np.uint16)
+    stripe[shuffled[np.argsort(-counts[shuffled], kind="stable")]] = dealt
+    starts = np.concatenate(([0], np.cumsum(np.bincount(stripe, minlength=n_stripes))))
+    return np.argsort(stripe, kind="stable"), starts.astype(np.int64)
+
+
+@dataclass(frozen=True)
+class Held:
+    """Entries kept out of the blocks: positions in the order of the factors, standardised values."""
+
+    rows: NDArray[np.int64]
+    cols: NDArray[np.int64]
+    values: NDArray[Any]
+
+
+@dataclass(frozen=True)
+class Grid:
+    """A matrix ready for sweeps.
+
+    Attributes
+    ----------
+    blocks : Blocks
+        What the kernels eat.
+    row_order, col_order : (n_rows,), (n_cols,) int64 arrays
+        Factor row p belongs to matrix row row_order[p].
+    held : Held
+        Entries kept for validation.
+    n_entries : int
+        Entries in the blocks.
+    """
+
+    blocks: Blocks
+    row_order: NDArray[np.int64]
+    col_order: NDArray[np.int64]
+    held: Held
+    n_entries: int
+
+    @property
+    def n_stripes(self) -> int:
+        """Number of stripes B of the rows, and of the columns."""
+        return len(self.blocks.row_starts) - 1
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """Shape of the matrix."""
+        return len(self.row_order), len(self.col_order)
+
+    def sweep(
+        self, factors: Factors, diagonals: NDArray[np.int64], losses: NDArray[np.float64], step: Step, static: Any
+    ) -> None:
+        """Update on the entries of some diagonals; `losses` (B, B) gets the sum of each block's losses."""
+        launch(sweep_stored, factors, self.blocks, diagonals, losses, step, static)
+
+
+@dataclass(frozen=True)
+class DenseGrid:
+    """A dense matrix ready for sweeps over every entry; no copy, rows and columns keep their order.
+
+    Attributes
+    ----------
+    A : (n_rows, n_cols) C-contiguous array
+    row_starts, col_starts : (B + 1,) int64 arrays
+        Boundaries of the stripes.
+    """
+
+    A: NDArray[Any]
+    row_starts: NDArray[np.int64]
+    col_starts: NDArray[np.int64]
+
+    @classmethod
+    def of(cls, A: NDArray[Any]) -> DenseGrid:
+        """Cut `A` into stripes of equal size."""
+        B = choose_stripes(A.shape, A.size)
+        row_starts, col_starts = (np.linspace(0, n, B + 1).astype(np.int64) for n in A.shape)
+        return cls(A, row_starts, col_starts)
+
+    @property
+    def n_stripes(self) -> int:
+        """Number of stripes B of the rows, and of the columns."""
+        return len(self.row_starts) - 1
+
+    @property
+    def n_entries(self) -> int:
+        """Number of entries: all of them."""
+        return self.A.size
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """Shape of the matrix."""
+        return self.A.shape
+
+    def sweep(
+        self, factors: Factors, diagonals: NDArray[np.int64], losses: NDArray[np.float64], step: Step, static: Any
+    ) -> None:
+        """Update on the entries of some diagonals; `losses` (B, B) gets the sum of each block's losses."""
+        stripes = (self.row_starts, self.col_starts)
+        launch(sweep_dense, factors, self.A, stripes, diagonals, losses, step, static)
+
+
+def count_entries(X: Observations, stride: int = 1) -> NDArray[np.int64]:
+    """Return how many entries each column has in every `stride`-th row."""
+    counts = np.zeros(X.shape[1], np.int64)
+    count_columns(X.indptr, X.indices, counts, stride)
+    return counts
+
+
+def _index_dtype(*starts: NDArray[np.int64]) -> type:
+    longest = max(int(np.diff(s).max()) for s in starts)
+    return np.uint16 if longest <= 1 << 16 else np.uint32
+
+
+def build_grid(
+    X: Observations, *, shift: complex, scale: float, dtype: Any, seed: int, held_share: float = 0.0
+) -> Grid:
+    """Lay the entries of `X` out in blocks, values (x - shift) / scale.
+
+    Parameters
+    ----------
+    X : Observations
+    shift, scale : number
+        What standardises the values.
+    dtype : dtype
+        Of the stored values: float32, float64, complex64 or complex128.
+    seed : int
+        For the deal of rows and columns and for the choice of held-out entries; the two do not depend on each other,
+        so that the deal is the same with and without them.
+    held_share : float
+        Share of the entries kept out, in [0, 1).
+    """
+    B = choose_stripes(X.shape, X.n_entries)
+    rng = np.random.default_rng(seed)
+    row_order, row_starts = deal_stripes(np.diff(X.indptr), B, rng)
+    col_order, col_starts = deal_stripes(count_entries(X, max(1, X.n_entries // _SAMPLED_ENTRIES)), B, rng)
+    index = _index_dtype(row_starts, col_starts)
+    stripe: NDArray[Any] = np.empty(X.shape[1], np.uint8)
+    local: NDArray[Any] = np.empty(X.shape[1], index)
+    stripe[col_order] = np.repeat(np.arange(B), np.diff(col_starts))
+    local[col_order] = np.arange(X.shape[1]) - np.repeat(col_starts[:-1], np.diff(col_starts))
+
+    held_out = (np.uint64(seed), np.uint64(round(held_share * 2**32)))
+    counts, held_counts = np.zeros((B, B), np.int64), np.zeros(B, np.int64)
+    launch(count_blocks, X.indptr, X.indices, row_order, row_starts, stripe, held_out, counts, held_counts)
+    offsets = np.concatenate(([0], np.cumsum(counts))).astype(np.uint64)
+    held_starts = np.concatenate(([0], np.cumsum(held_counts)))
+
+    n_entries, n_held = int(offsets[-1]), int(held_starts[-1])
+    fields = np.dtype([("row", index), ("col", index), ("value", dtype)], align=True)
+    entries = np.empty(n_entries + int(AHEAD), np.dtype((np.record, fields)))  # a record: fields are attributes
+    entries[n_entries:] = 0  # looked at, never used
+    held = Held(np.empty(n_held, np.int64), np.empty(n_held, np.int64), np.empty(n_held, dtype))
+    blocks = Blocks(entries, offsets, row_starts, col_starts)
+    standard = (X.data.dtype.type(shift), X.data.real.dtype.type(1 / scale))
+    places = (held_starts, held.rows, held.cols, held.values)
+    launch(fill_blocks, (X.indptr, X.indices, X.data), row_order, (stripe, local), blocks, standard, held_out, places)
+    return Grid(blocks, row_order, col_order, held, n_entries)

@@ -1,0 +1,340 @@
+"""Validation and conversion of what the user hands over; the only place that knows about formats."""
+
+from __future__ import annotations
+
+import operator
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import scipy.sparse as sp
+from numpy.typing import NDArray
+
+from fastfactor.kernels.layout import find_duplicate, inspect_rows, sort_by_row
+from fastfactor.threads import launch
+
+DUPLICATES = ("error", "sum", "mean", "last")
+_EXACT_IN_FLOAT32 = 1 << 24  # integers up to here are
+_SLICES = 64  # of the rows, for sums that do not depend on the number of threads
+
+
+@dataclass(frozen=True)
+class Observations:
+    """Stored entries in CSR form: checked, finite, without duplicates. Arrays may be the user's own: read only.
+
+    Attributes
+    ----------
+    shape : (int, int)
+    indptr : (n_rows + 1,) int64 array
+    indices : (n_entries,) int32 or int64 array
+    data : (n_entries,) float32, float64, complex64 or complex128 array
+    mean, std : number
+        Of the values.
+    """
+
+    shape: tuple[int, int]
+    indptr: NDArray[np.int64]
+    indices: NDArray[Any]
+    data: NDArray[Any]
+    mean: complex
+    std: float
+
+    @property
+    def n_entries(self) -> int:
+        """Number of stored entries."""
+        return int(self.indptr[-1])
+
+    @property
+    def rows(self) -> NDArray[np.int64]:
+        """The row of each entry, (n_entries,); computed anew each time."""
+        return np.repeat(np.arange(self.shape[0]), np.diff(self.indptr))
+
+
+def is_sparse(X: Any) -> bool:
+    """Whether `X` is a scipy.sparse matrix or array (plain bool: what scipy's own narrows X to has no attributes)."""
+    return bool(sp.issparse(X))
+
+
+def as_values(values: Any, name: str) -> NDArray[Any]:
+    """Return numbers as a float32, float64, complex64 or complex128 array, without a copy where they are one already.
+
+    Integers and booleans become float32 where that is exact, else float64; wider numbers than these become the widest.
+
+    Raises
+    ------
+    TypeError
+        If the dtype is not numeric.
+    """
+    values = np.asarray(values)
+    if values.dtype.kind not in "biufc":
+        raise TypeError(f"{name} must hold numbers, got dtype {values.dtype}")
+    if values.dtype.kind in "biu":
+        small = values.dtype.itemsize <= 2 or values.size == 0
+        exact = small or -_EXACT_IN_FLOAT32 <= values.min() <= values.max() <= _EXACT_IN_FLOAT32
+        return values.astype(np.float32 if exact else np.float64)
+    if values.dtype.kind == "c":
+        return values.astype(np.complex64 if values.dtype == np.complex64 else np.complex128, copy=False)
+    return values.astype(np.float32 if values.dtype.itemsize <= 4 else np.float64, copy=False)
+
+
+def as_index(index: Any, name: str) -> NDArray[Any]:
+    """Return a 1-D int32 or int64 array.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If it does not hold integers, or is not 1-D.
+    """
+    index = np.asarray(index)
+    if index.size == 0 and index.dtype.kind == "f":
+        index = index.astype(np.int64)
+    if index.dtype.kind not in "iu":
+        raise TypeError(f"{name} must hold integers, got dtype {index.dtype}")
+    if index.ndim != 1:
+        raise ValueError(f"{name} must be 1-D, got {index.ndim}-D")
+    return index.astype(np.int32 if index.dtype.itemsize < 4 or index.dtype == np.int32 else np.int64, copy=False)
+
+
+def check_shape(shape: Any, name: str) -> tuple[int, int]:
+    """Return `shape` as two integers >= 1, or raise a TypeError or ValueError that names it."""
+    try:
+        sizes = tuple(operator.index(size) for size in shape)
+    except TypeError as error:
+        raise TypeError(f"{name} must be two integers, got {shape!r}") from error
+    if len(sizes) != 2:
+        raise ValueError(f"{name} must be 2-D, got shape {sizes}")
+    if min(sizes) < 1:
+        raise ValueError(f"{name} is empty: its shape is {sizes}")
+    return sizes[0], sizes[1]
+
+
+def _check_own_shape(shape: Any, X: Any, name: str) -> tuple[int, int]:
+    """Return the shape of the matrix `X`, which `shape` must repeat unless it is None."""
+    own = check_shape(X.shape, name)
+    if shape is not None and check_shape(shape, "shape") != own:
+        raise ValueError(f"shape is {tuple(shape)}, but {name} has shape {own}")
+    return own
+
+
+def _check_range(index: NDArray[Any], size: int, name: str) -> None:
+    bad = np.flatnonzero((index < 0) | (index >= size))
+    if bad.size:
+        raise ValueError(f"{name}[{bad[0]}] is {index[bad[0]]}, outside 0..{size - 1}")
+
+
+def _combine(
+    rows: NDArray[Any], cols: NDArray[Any], values: NDArray[Any], how: str
+) -> tuple[NDArray[Any], NDArray[Any], NDArray[Any]]:
+    """Combine triplets at the same place into one; the result is sorted by row, then column."""
+    order = np.lexsort((cols, rows))
+    rows, cols, values = rows[order], cols[order], values[order]
+    first = np.concatenate(([True], (np.diff(rows) != 0) | (np.diff(cols) != 0)))
+    starts = np.flatnonzero(first)
+    ends = np.append(starts[1:], len(values))
+    if how == "last":
+        combined = values[ends - 1]
+    else:
+        combined = np.add.reduceat(values, starts)
+        if how == "mean":
+            combined = (combined / (ends - starts)).astype(values.dtype)
+    return rows[starts], cols[starts], combined
+
+
+def _check_indptr(indptr: Any, n: int, n_stored: int, name: str) -> NDArray[np.int64]:
+    """Return the offsets of `n` rows (or columns, or rows of blocks) into `n_stored` entries as int64."""
+    indptr = as_index(indptr, f"{name}.indptr").astype(np.int64, copy=False)
+    if len(indptr) != n + 1 or indptr[0] != 0:
+        raise ValueError(f"{name}.indptr must hold {n + 1} offsets from 0, got {len(indptr)} from {indptr[:1]}")
+    falls = np.flatnonzero(np.diff(indptr) < 0)
+    if falls.size:
+        raise ValueError(f"{name}.indptr must not decrease, but falls at position {falls[0] + 1}")
+    if indptr[-1] > n_stored:
+        raise ValueError(f"{name}.indptr ends at {indptr[-1]}, beyond its {n_stored} entries")
+    return indptr
+
+
+def _from_csr(indptr: Any, indices: Any, data: Any, shape: tuple[int, int], duplicates: str, name: str) -> Observations:
+    indices, data = as_index(indices, f"{name}.indices"), as_values(data, name)
+    indptr = _check_indptr(indptr, shape[0], min(len(indices), len(data)), name)
+    return _inspected(indptr, indices, data, shape, duplicates, name)
+
+
+def _check_structure(X: Any, name: str) -> None:
+    """Check the index arrays of a scipy matrix: scipy's conversions follow them blindly, out of memory's bounds too."""
+    n_rows, n_cols = X.shape
+    if X.format == "coo":
+        if not len(X.row) == len(X.col) == len(X.data):
+            raise ValueError(f"{name}: its {len(X.data)} entries have {len(X.row)} rows and {len(X.col)} columns")
+        _check_range(as_index(X.row, f"{name}: rows"), n_rows, f"{name}: rows")
+        _check_range(as_index(X.col, f"{name}: cols"), n_cols, f"{name}: cols")
+    elif X.format in ("csr", "csc", "bsr"):
+        height, width = X.blocksize if X.format == "bsr" else (1, 1)
+        n_major, n_minor, minor = n_rows // height, n_cols // width, "column"
+        if X.format == "csc":
+            n_major, n_minor, minor = n_cols, n_rows, "row"
+        indices = as_index(X.indices, f"{name}.indices")
+        indptr = _check_indptr(X.indptr, n_major, min(len(indices), len(X.data)), name)
+        _check_range(indices[: indptr[-1]], n_minor, f"{name}: {minor} index")
+
+
+def _inspected(
+    indptr: NDArray[np.int64],
+    indices: NDArray[Any],
+    data: NDArray[Any],
+    shape: tuple[int, int],
+    duplicates: str,
+    name: str,
+) -> Observations:
+    n = int(indptr[-1])
+    if n == 0:
+        raise ValueError(f"{name} has no observed entry")
+    # Slices with equal shares of the entries, whatever their rows hold.
+    slices = np.searchsorted(indptr, np.linspace(0, n, _SLICES + 1).astype(np.int64), side="right") - 1
+    slices[0], slices[-1] = 0, shape[0]
+    sums, faults = np.empty((_SLICES, 3)), np.empty((_SLICES, 2), np.int64)
+    launch(inspect_rows, indptr, indices, data, shape[1], slices, sums, faults)
+    outside, unsorted = faults.sum(axis=0)
+    if outside:
+        _check_range(indices[:n], shape[1], f"{name}: column index")
+    total, square, imaginary = sums.sum(axis=0)
+    if not np.isfinite(square):
+        _check_finite(data[:n], name)
+    if unsorted:
+        row, col = find_duplicate(indptr, indices, shape[1])
+        if row >= 0 and duplicates == "error":
+            raise ValueError(
+                f"{name} holds entry ({row}, {col}) more than once; pass duplicates='sum', 'mean' or 'last' to combine"
+            )
+        if row >= 0:
+            rows = np.repeat(np.arange(shape[0]), np.diff(indptr))
+            rows, indices, data = _combine(rows, indices[:n], data[:n], duplicates)
+            indptr = np.concatenate(([0], np.cumsum(np.bincount(rows, minlength=shape[0]))))
+            return _inspected(indptr, indices, data, shape, duplicates, name)
+    mean, std = _moments(float(total), float(imaginary), float(square), n, data)
+    return Observations(shape, indptr, indices, data, mean, std)
+
+
+def _check_finite(values: NDArray[Any], name: str) -> None:
+    bad = np.flatnonzero(~np.isfinite(values))
+    if bad.size:
+        raise ValueError(f"{name} holds {values[bad[0]]} at stored entry {bad[0]}: NaN and infinity cannot be stored")
+
+
+def _moments(total: float, imaginary: float, square: float, n: int, data: NDArray[Any]) -> tuple[complex, float]:
+    """Return mean and standard deviation; where the sums cancel or overflow, from a second, scaled look."""
+    mean = complex(total, imaginary) / n
+    mean_square = abs(mean) * abs(mean)  # inf where ** would raise
+    variance = square / n - mean_square
+    if not np.isfinite(square) or variance <= 1e-8 * mean_square or square < 1e-200:
+        values = data[:n].astype(np.result_type(data.dtype, np.float64))
+        largest = float(np.abs(values).max()) or 1.0
+        values /= largest
+        first = values[0]
+        values -= first  # so that equal values have a standard deviation of exactly 0
+        centre = values.mean()
+        mean, variance = complex(first + centre) * largest, float(np.mean(np.abs(values - centre) ** 2))
+        return (mean if data.dtype.kind == "c" else mean.real), float(np.sqrt(variance)) * largest
+    return (mean if data.dtype.kind == "c" else mean.real), float(np.sqrt(variance))
+
+
+def _from_triplets(triplets: Any, shape: Any, duplicates: str, name: str) -> Observations:
+    if len(triplets) != 3:
+        raise ValueError(f"{name} must be (rows, cols, values), got a tuple of {len(triplets)}")
+    rows, cols = as_index(triplets[0], f"{name}: rows"), as_index(triplets[1], f"{name}: cols")
+    values = as_values(triplets[2], name)
+    if values.ndim != 1 or not len(rows) == len(cols) == len(values):
+        raise ValueError(
+            f"{name}: rows, cols and values must be 1-D of one length, got {len(rows)}, {len(cols)} and {values.shape}"
+        )
+    if shape is None:
+        if not len(rows):
+            raise ValueError(f"{name} has no observed entry")
+        shape = (max(int(rows.max()), 0) + 1, max(int(cols.max()), 0) + 1)
+    shape = check_shape(shape, "shape")
+    _check_range(rows, shape[0], f"{name}: rows")
+    _check_range(cols, shape[1], f"{name}: cols")
+    indptr, order = np.zeros(shape[0] + 1, np.int64), np.empty(len(rows), np.int64)
+    sort_by_row(rows, indptr, order)
+    return _inspected(indptr, cols[order], values[order], shape, duplicates, name)
+
+
+def _from_dense(X: NDArray[Any], name: str) -> Observations:
+    check_shape(X.shape, name)
+    values = as_values(X, name)
+    if np.isinf(values).any():
+        row, col = np.argwhere(np.isinf(values))[0]
+        raise ValueError(f"{name}[{row}, {col}] is {values[row, col]}: infinity is not a value")
+    seen = ~np.isnan(values)
+    indptr = np.concatenate(([0], np.cumsum(seen.sum(axis=1)))).astype(np.int64)
+    indices = np.nonzero(seen)[1].astype(np.int32)
+    return _inspected(indptr, indices, values[seen], X.shape, "error", name)
+
+
+def as_observations(X: Any, *, shape: Any = None, duplicates: str = "error", name: str = "X") -> Observations:
+    """Return the stored entries of `X`: explicit zeros included, NaN of a dense matrix excluded.
+
+    Parameters
+    ----------
+    X : array-like, scipy.sparse matrix or array, or (rows, cols, values)
+    shape : (int, int), optional
+        For triplets; by default just large enough. For a matrix it must be the matrix's own.
+    duplicates : {"error", "sum", "mean", "last"}
+        What to do with several entries at the same place.
+    name : str
+        Of the argument, for messages.
+
+    Raises
+    ------
+    TypeError
+        If `X` does not hold numbers.
+    ValueError
+        If it is not 2-D, is empty, has no observed entry, NaN or infinity stored, indices out of range, or duplicates.
+    """
+    if duplicates not in DUPLICATES:
+        raise ValueError(f"duplicates must be one of {', '.join(DUPLICATES)}, got {duplicates!r}")
+    if isinstance(X, tuple):
+        return _from_triplets(X, shape, duplicates, name)
+    if not is_sparse(X):
+        X = np.asarray(X)
+    own_shape = _check_own_shape(shape, X, name)
+    if not is_sparse(X):
+        return _from_dense(X, name)
+    if X.format == "coo":  # scipy's own conversion would sum duplicates without a word
+        return _from_triplets((*X.coords, X.data), own_shape, duplicates, name)
+    if X.format != "csr":
+        _check_structure(X, name)
+        X = X.tocsr()
+    return _from_csr(X.indptr, X.indices, X.data, own_shape, duplicates, name)
+
+
+def as_dense(X: Any, *, shape: Any = None, name: str = "X") -> NDArray[Any]:
+    """Return every entry of `X` as a C-contiguous array, what is not stored as 0; a view where `X` is one already.
+
+    Parameters
+    ----------
+    X : array-like, scipy.sparse matrix or array
+        What a sparse one stores twice is summed, as scipy means it.
+    shape : (int, int), optional
+        The matrix's own.
+    name : str
+        Of the argument, for messages.
+
+    Raises
+    ------
+    TypeError
+        If `X` does not hold numbers, or is given as triplets (convert them with scipy.sparse.coo_array first).
+    ValueError
+        If it is not 2-D, is empty, or holds NaN or infinity.
+    """
+    if isinstance(X, tuple):
+        raise TypeError(f"{name} must be a matrix where unobserved='zero', not triplets")
+    X = X if is_sparse(X) else np.asarray(X)
+    _check_own_shape(shape, X, name)
+    if is_sparse(X):
+        _check_structure(X, name)
+        X = X.toarray()
+    values = np.ascontiguousarray(as_values(X, name))
+    if not np.isfinite(values).all():
+        row, col = np.argwhere(~np.isfinite(values))[0]
+        raise ValueError(f"{name}[{row}, {col}] is {values[row, col]}: every entry counts here, so it must be finite")
+    return values

@@ -1,0 +1,158 @@
+"""What came out of a fit, and what a user asks of it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from fastfactor.kernels.predict import predict_pairs
+from fastfactor.kernels.simd import Spec, Static
+from fastfactor.kernels.update import Factors
+from fastfactor.matrix.inputs import as_index
+from fastfactor.results import SVDResult
+from fastfactor.solvers.memory import available_memory
+from fastfactor.threads import launch
+
+
+@dataclass(frozen=True)
+class Factorization:
+    """A fitted low-rank model, X_rc ~ mean + row_bias_r + col_bias_c + sum_q U_rq conj(V_cq).
+
+    Attributes
+    ----------
+    U : (n_rows, rank) array
+    V : (n_cols, rank) array
+        The factors, C-contiguous, float32, float64, complex64 or complex128.
+    mean : number
+        Global offset; 0 without biases.
+    row_bias, col_bias : (n_rows,), (n_cols,) arrays
+        Offsets; zeros without biases.
+    history : dict of arrays
+        Per epoch: epoch, seconds, learning_rate, train_loss, validation_loss. Losses are means per entry, in the units
+        of the squared values.
+    selection : dict
+        What "auto" tried and chose.
+    """
+
+    U: NDArray[Any]
+    V: NDArray[Any]
+    mean: Any
+    row_bias: NDArray[Any]
+    col_bias: NDArray[Any]
+    history: Mapping[str, NDArray[Any]] = field(default_factory=dict, repr=False)
+    selection: Mapping[str, Any] = field(default_factory=dict, repr=False)
+
+    @property
+    def rank(self) -> int:
+        """Number of columns of U and of V."""
+        return self.U.shape[1]
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """Shape of the matrix that U V^H approximates."""
+        return len(self.U), len(self.V)
+
+    def __repr__(self) -> str:
+        n_rows, n_cols = self.shape
+        return f"Factorization({n_rows} x {n_cols}, rank={self.rank}, dtype={self.U.dtype})"
+
+    def predict(self, rows: ArrayLike, cols: ArrayLike) -> NDArray[Any]:
+        """Return the model's value at each pair (rows[i], cols[i]).
+
+        Parameters
+        ----------
+        rows, cols : integers, broadcast against each other
+            Positions, from 0.
+
+        Returns
+        -------
+        array of their common shape, of the dtype of U
+
+        Raises
+        ------
+        TypeError
+            If they are not integers.
+        IndexError
+            If one is outside the matrix; negative positions do not count from the end.
+
+        Examples
+        --------
+        >>> import numpy as np, fastfactor as ff
+        >>> model = ff.fit(np.outer([1.0, 2.0, 3.0], [1.0, 2.0]), rank=1, unobserved="zero", max_epochs=200)
+        >>> bool(abs(model.predict(2, 1) - 6) < 0.1)
+        True
+        """
+        rows, cols = np.broadcast_arrays(rows, cols)
+        shape = rows.shape
+        rows = self._positions(rows, 0, "rows")
+        cols = self._positions(cols, 1, "cols")
+        out = np.empty(len(rows), self.U.dtype)
+        lanes = next(n for n in (16, 8, 4, 2, 1) if self.rank % n == 0)
+        factors = Factors(self.U, self.V, self.row_bias, self.col_bias)
+        launch(predict_pairs, factors, rows, cols, out, Static(Spec(lanes, False, "squared", True)))
+        out += self.mean
+        return out.reshape(shape)
+
+    def _positions(self, index: ArrayLike, axis: int, name: str) -> NDArray[np.int64]:
+        positions = as_index(np.ravel(index), name).astype(np.int64)
+        outside = (positions < 0) | (positions >= self.shape[axis])
+        if outside.any():
+            raise IndexError(f"{name} holds {positions[outside][0]}, outside 0..{self.shape[axis] - 1}")
+        return positions
+
+    def reconstruct(self, rows: ArrayLike | None = None) -> NDArray[Any]:
+        """Return the model's value at every entry of some rows, as a dense block.
+
+        Parameters
+        ----------
+        rows : integers, optional
+            Positions of the wanted rows; all by default.
+
+        Returns
+        -------
+        (len(rows), n_cols) array
+
+        Raises
+        ------
+        MemoryError
+            If the block needs more memory than is available; the message says how much.
+        IndexError
+            If a row is outside the matrix.
+        """
+        positions = np.arange(self.shape[0]) if rows is None else self._positions(rows, 0, "rows")
+        needed = len(positions) * self.shape[1] * self.U.dtype.itemsize
+        if needed > available_memory():
+            raise MemoryError(
+                f"a dense block of {len(positions)} x {self.shape[1]} needs {needed / 2**30:.1f} GiB, "
+                f"{available_memory() / 2**30:.1f} GiB are available; reconstruct fewer rows at a time"
+            )
+        block: NDArray[Any] = self.U[positions] @ self.V.conj().T
+        block += self.row_bias[positions, None]
+        block += self.col_bias + self.mean
+        return block
+
+    def svd(self, include_biases: bool = False) -> SVDResult:
+        """Return the singular value decomposition of the fitted U V^H (for completion that is not the SVD of X).
+
+        Thin QR of both factors, then the SVD of the small core: the product itself is never formed.
+
+        Parameters
+        ----------
+        include_biases : bool
+            Decompose mean + row_bias + col_bias + U V^H instead, which has rank up to rank + 2.
+
+        Returns
+        -------
+        SVDResult
+            Singular values descending, signs deterministic.
+        """
+        if not include_biases:
+            return SVDResult.from_factors(self.U, self.V)
+        ones_rows, ones_cols = np.ones((self.shape[0], 1), self.U.dtype), np.ones((self.shape[1], 1), self.U.dtype)
+        left = np.hstack([self.U, self.row_bias[:, None], ones_rows])
+        right = np.hstack([self.V, ones_cols, np.conj(self.col_bias + self.mean)[:, None].astype(self.U.dtype)])
+        return SVDResult.from_factors(left, right)

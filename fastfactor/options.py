@@ -1,0 +1,151 @@
+"""The arguments of `fit`, checked before any work starts."""
+
+from __future__ import annotations
+
+import math
+import numbers
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from fastfactor.kernels.losses import LOSSES
+
+UNOBSERVED = ("missing", "zero", "weak")
+
+
+@dataclass(frozen=True)
+class Options:
+    """Checked arguments of `fit` that the solvers need; "auto" is None.
+
+    Attributes
+    ----------
+    rank : int
+    loss : str
+    biases : bool
+    penalty : (float, float) or None
+        Regularization of rows and of columns, in the units of the values.
+    learning_rate : float or None
+    max_epochs : int or None
+    max_seconds : float
+    seed : int
+    callback : callable or None
+    """
+
+    rank: int
+    loss: str
+    biases: bool
+    penalty: tuple[float, float] | None
+    learning_rate: float | None
+    max_epochs: int | None
+    max_seconds: float
+    seed: int
+    callback: Callable[[Any], Any] | None
+
+
+def check_integer(value: Any, name: str, minimum: int) -> int:
+    """Return `value` as an int; TypeError or ValueError, naming the argument, where it is none or too small."""
+    if isinstance(value, bool) or not isinstance(value, numbers.Integral):
+        raise TypeError(f"{name} must be an integer, got {value!r}")
+    if value < minimum:
+        raise ValueError(f"{name} must be at least {minimum}, got {value}")
+    return int(value)
+
+
+def check_real(value: Any, name: str, *, minimum: float = 0.0, strict: bool = False) -> float:
+    """Return `value` as a finite float of at least (`strict`: above) `minimum`, or raise naming the argument."""
+    if isinstance(value, bool) or not isinstance(value, numbers.Real):
+        raise TypeError(f"{name} must be a number, got {value!r}")
+    value = float(value)
+    if not math.isfinite(value) or value < minimum or (strict and value == minimum):
+        raise ValueError(f"{name} must be finite and {'above' if strict else 'at least'} {minimum:g}, got {value}")
+    return value
+
+
+def check_choice(value: Any, name: str, choices: tuple[str, ...]) -> str:
+    """Return `value`, one of `choices`, or raise a ValueError that lists them."""
+    if value not in choices:
+        raise ValueError(f"{name} must be one of {', '.join(map(repr, choices))}, got {value!r}")
+    return str(value)
+
+
+def check_penalty(value: Any, name: str) -> tuple[float, float]:
+    """Return a penalty of rows and one of columns, from one number for both or a pair."""
+    pair = value if isinstance(value, tuple | list) else (value, value)
+    if len(pair) != 2:
+        raise ValueError(f"{name} must be a number or a pair (row, column), got {value!r}")
+    return check_real(pair[0], name), check_real(pair[1], name)
+
+
+def refuse_unbuilt(**arguments: tuple[Any, Any]) -> None:
+    """Raise NotImplementedError for an argument that is not at the default it has: never ignore one silently."""
+    for name, (value, default) in arguments.items():
+        if value is default or (isinstance(value, int | float) and value == default):
+            continue
+        raise NotImplementedError(f"{name} is not available yet; leave it at {default!r} (got {value!r})")
+
+
+def check_dtype(dtype: Any, data_dtype: np.dtype[Any], default: Any) -> np.dtype[Any]:
+    """Return the dtype to compute in: of the asked-for precision (`default` when None), complex if the data are.
+
+    Raises
+    ------
+    TypeError
+        If it is not float32, float64 or one of their complex companions.
+    """
+    try:
+        dtype = np.dtype(default if dtype is None else dtype)
+    except TypeError as error:
+        raise TypeError(f"dtype must be float32 or float64, got {dtype!r}") from error
+    if dtype.name not in ("float32", "float64", "complex64", "complex128"):
+        raise TypeError(f"dtype must be float32 or float64, got {dtype}")
+    single = dtype.name in ("float32", "complex64")
+    if data_dtype.kind == "c" or dtype.kind == "c":
+        return np.dtype(np.complex64 if single else np.complex128)
+    return np.dtype(np.float32 if single else np.float64)
+
+
+def check_options(
+    rank: Any,
+    unobserved: str,
+    loss: Any,
+    biases: Any,
+    regularization: Any,
+    learning_rate: Any,
+    max_epochs: Any,
+    max_seconds: Any,
+    seed: Any,
+    callback: Any,
+) -> Options:
+    """Check arguments that need no look at the data; see `fit` for their meaning.
+
+    Raises
+    ------
+    TypeError, ValueError
+        Naming the argument and the value.
+    """
+    check_choice(loss, "loss", tuple(LOSSES))
+    if biases != "auto" and not isinstance(biases, bool | np.bool_):
+        raise ValueError(f"biases must be True, False or 'auto', got {biases!r}")
+    if callback is not None and not callable(callback):
+        raise TypeError(f"callback must be callable, got {callback!r}")
+    penalty: tuple[float, float] | None = None
+    if not (isinstance(regularization, str) and regularization == "auto"):
+        penalty = check_penalty(regularization, "regularization")
+    elif unobserved == "zero":
+        penalty = (0.0, 0.0)
+    rate = None
+    if not (isinstance(learning_rate, str) and learning_rate == "auto"):
+        rate = check_real(learning_rate, "learning_rate", strict=True)
+    return Options(
+        rank=check_integer(rank, "rank", 1),
+        loss=loss,
+        biases=unobserved == "missing" if isinstance(biases, str) else bool(biases),
+        penalty=penalty,
+        learning_rate=rate,
+        max_epochs=None if max_epochs is None else check_integer(max_epochs, "max_epochs", 1),
+        max_seconds=math.inf if max_seconds is None else check_real(max_seconds, "max_seconds", strict=True),
+        seed=check_integer(seed, "seed", 0),
+        callback=callback,
+    )

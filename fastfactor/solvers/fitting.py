@@ -1,0 +1,195 @@
+"""From checked arguments to factors: what to hold out, what to try, what to run on all entries."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fastfactor.kernels.simd import Spec
+from fastfactor.kernels.update import Factors
+from fastfactor.matrix.grid import DenseGrid, Grid, Held, build_grid, count_entries
+from fastfactor.matrix.inputs import Observations
+from fastfactor.options import Options
+from fastfactor.solvers.memory import choose_spec, draw_factors
+from fastfactor.solvers.schedule import (
+    AUTO_EPOCHS,
+    AUTO_LEARNING_RATE,
+    SPREAD,
+    TRIAL_EPOCHS,
+    Penalty,
+    Schedule,
+    count_epochs_of_all,
+    weigh_by_frequency,
+)
+from fastfactor.solvers.selection import FIRST_PENALTY, MIN_HELD, choose_penalty
+from fastfactor.solvers.sgd import Epoch, Run, Sweepable, fit_factors
+
+HELD_SHARE = 0.1
+
+
+@dataclass(frozen=True)
+class Standard:
+    """The units of the fit: what is fitted is (x - shift) / scale."""
+
+    shift: Any
+    scale: float
+
+
+@dataclass(frozen=True)
+class Fitted:
+    """What a solver hands back: factors in the order of the grid and in its units, and how it got there."""
+
+    factors: Factors
+    history: list[Epoch]
+    selection: dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Task:
+    """The choices of one fit that do not change between its trials."""
+
+    spec: Spec
+    width: int
+    dtype: np.dtype[Any]
+    options: Options
+    standard: Standard
+    started: float
+
+    @classmethod
+    def of(cls, options: Options, dtype: np.dtype[Any], standard: Standard) -> Task:
+        """Choose what to compile for."""
+        spec, width = choose_spec(options.rank, biases=options.biases, loss=options.loss)
+        return cls(spec, width, dtype, options, standard, time.perf_counter())
+
+    def schedule(self, n_epochs: int) -> Schedule:
+        """Return the schedule: a step in the user's units grows with the values' scale in standardised ones."""
+        given = self.options.learning_rate
+        rate = AUTO_LEARNING_RATE if given is None else given * self.standard.scale
+        return Schedule(rate, n_epochs)
+
+    def penalty(self) -> Penalty | None:
+        """Return the given penalty in standardised units; None when it is to be chosen."""
+        given = self.options.penalty
+        return None if given is None else Penalty(given[0] / self.standard.scale, given[1] / self.standard.scale)
+
+    def run(self, grid: Sweepable, schedule: Schedule, penalty: Penalty, validation: Held | None) -> Run:
+        """Return a run on `grid` with these choices."""
+        options = self.options
+        return Run(
+            spec=self.spec,
+            schedule=schedule,
+            penalty=penalty,
+            draw=lambda: draw_factors(grid.shape, options.rank, self.width, self.dtype, SPREAD, options.seed),
+            validation=validation,
+            seed=options.seed,
+            deadline=self.started + options.max_seconds,
+            callback=options.callback,
+            started=self.started,
+        )
+
+
+def fit_dense(A: NDArray[Any], options: Options, task: Task) -> Fitted:
+    """Fit every entry of `A`, which is standardised already."""
+    grid = DenseGrid.of(A)
+    penalty = task.penalty()
+    assert penalty is not None
+    run = task.run(grid, task.schedule(options.max_epochs or count_epochs_of_all(A.shape)), penalty, None)
+    factors, history, schedule = fit_factors(grid, run)
+    return Fitted(factors, history, {"learning_rate": schedule.learning_rate / task.standard.scale, "trials": []})
+
+
+@dataclass(frozen=True)
+class Frequencies:
+    """Weights of the penalty by how often each row and column of X occurs, in X's own order."""
+
+    rows: NDArray[np.float64]
+    cols: NDArray[np.float64]
+
+    @classmethod
+    def of(cls, X: Observations) -> Frequencies:
+        """Count the entries of `X`."""
+        return cls(weigh_by_frequency(np.diff(X.indptr)), weigh_by_frequency(count_entries(X)))
+
+    def weigh(self, penalty: float, grid: Grid) -> Penalty:
+        """Return the penalties of all rows and columns, in the order of the grid, of the given mean over entries."""
+        return Penalty(penalty * self.rows[grid.row_order], penalty * self.cols[grid.col_order])
+
+
+Penalise = Callable[[float, Grid], Penalty]  # from the mean penalty to that of each row and column of a grid
+
+
+def _choose_penalty(task: Task, grid: Grid, penalise: Penalise) -> tuple[float, list[dict[str, Any]]]:
+    """Choose the mean penalty by short fits judged on the held-out entries."""
+
+    def judge(penalty: float) -> float:
+        schedule = Schedule(task.schedule(1).learning_rate, TRIAL_EPOCHS)
+        run = replace(task.run(grid, schedule, penalise(penalty, grid), grid.held), callback=None)
+        _, history, _ = fit_factors(grid, run)
+        return min((epoch.validation_loss for epoch in history), default=math.inf)
+
+    return choose_penalty(judge)
+
+
+def _choose_stop(task: Task, grid: Grid, penalty: Penalty) -> int | None:
+    """Choose after how many epochs to stop, by a fit judged on the held-out entries."""
+    run = replace(task.run(grid, task.schedule(AUTO_EPOCHS), penalty, grid.held), callback=None)
+    _, history, _ = fit_factors(grid, run)
+    return min(history, key=lambda epoch: epoch.validation_loss).epoch if history else None
+
+
+def fit_observed(X: Observations, validation: Any, options: Options, task: Task) -> tuple[Fitted, Grid]:
+    """Fit the stored entries of `X`.
+
+    Parameters
+    ----------
+    validation : None, False, float or callable
+        None: hold entries out where there is something to choose, then refit on all. A float: hold out that share. A
+        callable: from the grid to the held-out entries that are to be used.
+    """
+
+    def layout(held_share: float) -> Grid:
+        standard = task.standard
+        return build_grid(
+            X, shift=standard.shift, scale=standard.scale, dtype=task.dtype, seed=options.seed, held_share=held_share
+        )
+
+    given, mean, stop = task.penalty(), FIRST_PENALTY, None
+    penalise: Penalise = Frequencies.of(X).weigh if given is None else lambda mean, grid: given
+    trials: list[dict[str, Any]] = []
+    undecided = given is None or options.max_epochs is None
+    if validation is None and undecided and X.n_entries * HELD_SHARE >= MIN_HELD:
+        grid = layout(HELD_SHARE)
+        if given is None:
+            mean, trials = _choose_penalty(task, grid, penalise)
+        else:
+            stop = _choose_stop(task, grid, given)
+        del grid  # its memory is needed for the next one
+    grid = layout(validation if isinstance(validation, float) else 0.0)
+    if isinstance(validation, float) and not 0 < grid.n_entries < X.n_entries:
+        raise ValueError(
+            f"validation={validation} holds out {len(grid.held.rows)} of the {X.n_entries} entries of X: there must be "
+            "some on both sides"
+        )
+    held = grid.held if isinstance(validation, float) else validation(grid) if callable(validation) else None
+    run = task.run(grid, task.schedule(options.max_epochs or AUTO_EPOCHS), penalise(mean, grid), held)
+    factors, history, schedule = fit_factors(grid, replace(run, stop_after=stop))
+    return Fitted(factors, history, _report(task, schedule, given or Penalty(mean, mean), trials)), grid
+
+
+def _report(task: Task, schedule: Schedule, penalty: Penalty, trials: list[dict[str, Any]]) -> dict[str, Any]:
+    """Return what was tried and chosen, in the user's units."""
+    scale = task.standard.scale
+    return {
+        "regularization": (penalty.rows * scale, penalty.cols * scale),
+        "scaled_by_frequency": task.options.penalty is None,
+        "learning_rate": schedule.learning_rate / scale,
+        "trials": [
+            {"regularization": t["penalty"] * scale, "validation_loss": t["validation_loss"] * scale**2} for t in trials
+        ],
+    }

@@ -1,0 +1,74 @@
+"""Factor matrices in memory: padded to a compiled width, each row on a cache line of its own."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fastfactor.kernels.simd import CACHE_LINE, Spec
+from fastfactor.kernels.update import Factors
+
+# A row of up to 128 numbers is one Vec of the next of these lengths; longer ones are walked in several of the last few.
+WIDTHS = (8, 16, 32, 48, 64, 80, 96, 112, 128)
+_CHUNKS = WIDTHS[4:]
+
+
+def choose_spec(rank: int, *, biases: bool, loss: str = "squared") -> tuple[Spec, int]:
+    """Return what to compile for `rank`, and the padded length of a factor row."""
+    if rank <= WIDTHS[-1]:
+        lanes = next(width for width in WIDTHS if width >= rank)
+        return Spec(lanes, True, loss, biases), lanes
+    width, lanes = min((-(-rank // lanes) * lanes, -lanes) for lanes in _CHUNKS)
+    return Spec(-lanes, False, loss, biases), width
+
+
+def allocate_rows(n: int, width: int, dtype: Any) -> NDArray[Any]:
+    """Return an uninitialised (n, width) array that starts on a cache line: unaligned rows are read from one more."""
+    itemsize = np.dtype(dtype).itemsize
+    memory = np.empty(n * width * itemsize + CACHE_LINE, np.uint8)
+    start = -memory.ctypes.data % CACHE_LINE
+    return memory[start : start + n * width * itemsize].view(dtype).reshape(n, width)
+
+
+def _draw(n: int, rank: int, width: int, dtype: Any, scale: float, rng: np.random.Generator) -> NDArray[Any]:
+    M = allocate_rows(n, width, dtype)
+    if M.dtype.kind == "c":
+        real, imag = rng.standard_normal((2, n, rank))
+        M[:, :rank] = (real + 1j * imag) * (scale / np.sqrt(2))
+    else:
+        rng_dtype = M.dtype.type
+        M[:, :rank] = rng.standard_normal((n, rank), dtype=rng_dtype)
+        M[:, :rank] *= rng_dtype(scale)
+    M[:, rank:] = 0
+    return M
+
+
+def draw_factors(shape: tuple[int, int], rank: int, width: int, dtype: Any, spread: float, seed: int) -> Factors:
+    """Return random factors whose products U_r V_c^H have standard deviation `spread`; biases of zero."""
+    rng = np.random.default_rng([seed, 1])
+    scale = np.sqrt(spread) / rank**0.25
+    U = _draw(shape[0], rank, width, dtype, scale, rng)
+    V = _draw(shape[1], rank, width, dtype, scale, rng)
+    return Factors(U, V, np.zeros(shape[0], dtype), np.zeros(shape[1], dtype))
+
+
+def copy_factors(source: Factors, target: Factors | None = None) -> Factors:
+    """Copy into `target`, or into new memory."""
+    if target is None:
+        U, V = (allocate_rows(M.shape[0], M.shape[1], M.dtype) for M in (source.U, source.V))
+        target = Factors(U, V, np.empty_like(source.row_bias), np.empty_like(source.col_bias))
+    for old, new in zip(source, target, strict=True):
+        np.copyto(new, old)
+    return target
+
+
+def available_memory() -> float:
+    """Return how many bytes of memory the system could hand out now; infinity where it does not say."""
+    try:
+        with open("/proc/meminfo") as lines:
+            amounts = dict(line.split(":", 1) for line in lines)
+        return float(amounts["MemAvailable"].split()[0]) * 1024
+    except (OSError, KeyError):
+        return float("inf")

@@ -1,0 +1,80 @@
+"""Step sizes and penalties, in the units of standardised values (mean 0, mean square 1)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+# The step falls to zero, so the first one matters little: from 0.03 to 0.1 the error moves by less than the choice of
+# penalty does (docs/performance.md).
+AUTO_LEARNING_RATE = 0.05
+AUTO_EPOCHS = 60
+TRIAL_EPOCHS = 20  # tell good penalties from bad ones as well as more would
+SPREAD = 0.1  # of the first predictions: small, but not so small that the first epochs only leave the saddle at zero
+
+
+def count_epochs_of_all(shape: tuple[int, int]) -> int:
+    """Return how many epochs a fit of every entry takes to come within 1 % of the optimal error.
+
+    A factor row is averaged from as many entries an epoch as the matrix is long the other way, so short sides need more
+    epochs (docs/performance.md).
+    """
+    return min(max(AUTO_EPOCHS, 100_000 // min(shape)), 500)
+
+
+@dataclass(frozen=True)
+class Schedule:
+    """A step size that falls linearly from `learning_rate`, so that after `n_epochs` it would be zero.
+
+    Towards the end the noise of the single steps averages out (Robbins and Monro 1951), so the last epoch is also the
+    best, unless the penalty is too small for the data.
+
+    Attributes
+    ----------
+    learning_rate : float
+        Of the first epoch, for standardised values.
+    n_epochs : int
+    """
+
+    learning_rate: float
+    n_epochs: int
+
+    def rate(self, epoch: int) -> float:
+        """Return the step size of an epoch, counted from 0."""
+        return self.learning_rate * (1.0 - epoch / self.n_epochs)
+
+    def halved(self) -> Schedule:
+        """Return the schedule with half the step size."""
+        return Schedule(self.learning_rate / 2, self.n_epochs)
+
+
+@dataclass(frozen=True)
+class Penalty:
+    """L2 penalties per observed entry, for standardised values.
+
+    Attributes
+    ----------
+    rows, cols : float or array
+        Of the factor rows (and biases) of matrix rows, of matrix columns: one number for all, or one for each in the
+        order of the factors.
+    """
+
+    rows: float | NDArray[np.float64]
+    cols: float | NDArray[np.float64]
+
+
+# Between a penalty per entry (power 0, as in LIBMF) and one per row (power 1, as in plain ridge regression) lies what
+# predicts best on most rating matrices (docs/performance.md).
+FREQUENCY_POWER = 0.4
+
+
+def weigh_by_frequency(counts: NDArray[np.int64]) -> NDArray[np.float64]:
+    """Return a weight for the penalty of each row: falling with its number of entries, its mean over entries 1.
+
+    The smoothed weighted trace norm of Foygel, Salakhutdinov, Shamir and Srebro (NIPS 2011) has the same aim.
+    """
+    counts = np.maximum(counts, 1)
+    weights = counts**-FREQUENCY_POWER
+    return np.asarray(weights * (counts.sum() / (weights * counts).sum()), np.float64)

@@ -1,0 +1,120 @@
+"""The oracle: one sweep and the objective in slow, obvious NumPy, written from the derivation and not from the kernels.
+
+Everything is computed in double precision, entry by entry, in the order that the library promises: diagonal by
+diagonal, block by block, and within a block in runs that take turns.
+"""
+
+import numpy as np
+
+RUNS = 8
+
+
+def interleave(entries):
+    """Cut a block's entries into RUNS runs of equal length and walk them in turn; what is left over comes last."""
+    length = len(entries) // RUNS
+    runs = [entries[j * length : (j + 1) * length] for j in range(RUNS)]
+    return [run[i] for i in range(length) for run in runs] + list(entries[RUNS * length :])
+
+
+def visit_stored(rows, cols, values, grid, diagonals):
+    """Return (factor row, factor column, value) in the order of visits.
+
+    `rows, cols, values` are the stored entries row by row, in the order in which the user's row has them; `grid` has
+    row_order, col_order, row_starts and col_starts.
+    """
+    row_order, col_order, row_starts, col_starts = grid
+    place_of_row = {int(r): p for p, r in enumerate(row_order)}
+    place_of_col = {int(c): p for p, c in enumerate(col_order)}
+    entries = [(place_of_row[int(r)], place_of_col[int(c)], x) for r, c, x in zip(rows, cols, values, strict=True)]
+    B = len(row_starts) - 1
+    visits = []
+    for d in diagonals:
+        for b in range(B):
+            c = (b + d) % B
+            block = [
+                entry
+                for entry in entries
+                if row_starts[b] <= entry[0] < row_starts[b + 1] and col_starts[c] <= entry[1] < col_starts[c + 1]
+            ]
+            block.sort(key=lambda entry: entry[0])  # stable: a row's entries keep their order
+            visits += interleave(block)
+    return visits
+
+
+def visit_dense(A, row_starts, col_starts, diagonals):
+    """Return (row, column, value) in the order of visits: bands of RUNS rows, each row one column further along."""
+    B = len(row_starts) - 1
+    visits = []
+    for d in diagonals:
+        for b in range(B):
+            c = (b + d) % B
+            block_rows = range(row_starts[b], row_starts[b + 1])
+            block_cols = range(col_starts[c], col_starts[c + 1])
+            for top in range(0, len(block_rows), RUNS):
+                band = block_rows[top : top + RUNS]
+                for t in range(len(block_cols)):
+                    for j, r in enumerate(band):
+                        col = block_cols[(t + j) % len(block_cols)]
+                        visits.append((r, col, A[r, col]))
+    return visits
+
+
+def sweep(U, V, row_bias, col_bias, visits, lr, reg, biases):
+    """Return U, V, row_bias, col_bias after one step on each visit, and the sum of |e|^2 before each step.
+
+    One step on (r, c), all from the old values: U_r += lr (e V_c - reg U_r), V_c += lr (conj(e) U_r - reg V_c).
+    """
+    double = np.result_type(U.dtype, np.float64)
+    U, V, row_bias, col_bias = (np.array(M, double) for M in (U, V, row_bias, col_bias))
+    reg_row, reg_col = np.broadcast_to(reg[0], len(U)), np.broadcast_to(reg[1], len(V))  # one for all, or one each
+    loss = 0.0
+    for r, c, x in visits:
+        e = x - sum(U[r, q] * np.conj(V[c, q]) for q in range(U.shape[1]))
+        if biases:
+            e -= row_bias[r] + col_bias[c]
+        u, v = U[r].copy(), V[c].copy()
+        U[r] = u + lr * (e * v - reg_row[r] * u)
+        V[c] = v + lr * (np.conj(e) * u - reg_col[c] * v)
+        if biases:
+            row_bias[r] += lr * (e - reg_row[r] * row_bias[r])
+            col_bias[c] += lr * (e - reg_col[c] * col_bias[c])
+        loss += abs(e) ** 2
+    return U, V, row_bias, col_bias, loss
+
+
+def objective(U, V, row_bias, col_bias, entries, reg, biases):
+    """Return J: over the entries, 1/2 |e|^2 + 1/2 reg (|U_r|^2 + |V_c|^2), biases penalised like factors."""
+    J = 0.0
+    for r, c, x in entries:
+        e = x - np.sum(U[r] * np.conj(V[c]))
+        size_row, size_col = np.sum(np.abs(U[r]) ** 2), np.sum(np.abs(V[c]) ** 2)
+        if biases:
+            e -= row_bias[r] + col_bias[c]
+            size_row += abs(row_bias[r]) ** 2
+            size_col += abs(col_bias[c]) ** 2
+        J += 0.5 * abs(e) ** 2 + 0.5 * (reg[0] * size_row + reg[1] * size_col)
+    return J
+
+
+def gradient(function, M, step=1e-6):
+    """Return the gradient of the real `function()` of the array `M`, in place, by central differences.
+
+    For complex `M` it is dJ/dRe + i dJ/dIm, the direction of steepest ascent (twice the Wirtinger derivative with
+    respect to the conjugate).
+    """
+    result = np.zeros_like(M)
+    for i in np.ndindex(M.shape):
+        for unit in (1, 1j) if np.iscomplexobj(M) else (1,):
+            kept = M[i]
+            M[i] = kept + unit * step
+            above = function()
+            M[i] = kept - unit * step
+            below = function()
+            M[i] = kept
+            result[i] += unit * (above - below) / (2 * step)
+    return result
+
+
+def optimal_error(A, rank):
+    """Return the Frobenius error of the best approximation of `A` of that rank (Eckart and Young)."""
+    return float(np.sqrt(np.sum(np.linalg.svd(A, compute_uv=False)[rank:] ** 2)))

@@ -1,0 +1,73 @@
+import json
+import sys
+
+import pytest
+
+from bench import __main__ as cli
+from bench import record, suites
+
+
+@pytest.fixture
+def call(monkeypatch):
+    def run(*arguments):
+        monkeypatch.setattr(sys, "argv", ["bench", *map(str, arguments)])
+        return cli.main()
+
+    return run
+
+
+def save_result(path, samples):
+    recorder = record.Recorder(suite="epochs")
+    recorder.add("20M, rank 32", "peer", "updates_per_second", samples, "M/s", "higher")
+    recorder.add_curve("20M", "peer", [1.0, 2.0], [0.9, 0.8])
+    record.save(recorder, path)
+
+
+def test_list_names_suites_peers_and_the_data_variable(call, capsys, monkeypatch):
+    monkeypatch.delenv("FASTFACTOR_DATA", raising=False)
+    assert call("list") == 0
+    printed = capsys.readouterr().out
+    assert all(name in printed for name in (*suites.NAMES, "numba_loops", "FASTFACTOR_DATA"))
+
+
+def test_every_suite_describes_itself():
+    for name in suites.NAMES:
+        suite = suites.load(name)
+        assert suite.DESCRIPTION
+        assert callable(suite.run)
+    with pytest.raises(ValueError, match="no suite 'nothing'"):
+        suites.load("nothing")
+
+
+def test_compare_fails_when_something_got_slower(call, capsys, tmp_path):
+    old, new = tmp_path / "old.json", tmp_path / "new.json"
+    save_result(old, [100.0, 101.0])
+    save_result(new, [50.0, 51.0])
+    assert call("compare", old, new) == 1
+    assert "WORSE" in capsys.readouterr().out
+    assert call("compare", old, old) == 0
+
+
+def test_run_writes_a_result(call, tmp_path, monkeypatch):
+    class Suite:
+        DESCRIPTION = "one figure"
+
+        @staticmethod
+        def run(recorder):
+            assert recorder.quick
+            recorder.add("case", "peer", "seconds", [1.0])
+
+    monkeypatch.setattr(suites, "load", lambda name: Suite)
+    assert call("run", "--quick", "epochs", "--output", tmp_path / "r.json") == 0
+    content = json.loads((tmp_path / "r.json").read_text())
+    assert content["measurements"][0]["suite"] == "epochs"
+
+
+def test_pictures_are_drawn(tmp_path):
+    pytest.importorskip("matplotlib")
+    from bench import plots
+
+    save_result(tmp_path / "r.json", [1.0, 2.0])
+    drawn = plots.draw_all(record.load(tmp_path / "r.json"), tmp_path / "r")
+    assert [path.name for path in drawn] == ["r-time-to-rmse.png", "r-epochs.png"]
+    assert all(path.stat().st_size > 10_000 for path in drawn)

@@ -1,0 +1,131 @@
+"""Kernels are compiled once per machine, again after an edit, and also where nothing can be written."""
+
+import json
+import shutil
+
+import pytest
+from conftest import PACKAGE
+
+# A typical session: a small matrix like ratings fitted twice at one rank, then predictions.
+SESSION = """
+import hashlib, json, sys
+import numpy as np, scipy.sparse as sp
+import fastfactor as ff
+
+rng = np.random.default_rng(0)
+X = sp.random(120, 80, 0.2, format="csr", random_state=1)
+model = ff.fit(X, 8, max_epochs=3)
+ff.fit(X, 8, max_epochs=3, seed=1)
+values = model.predict([0, 1], [2, 3])
+
+from numba.core.dispatcher import Dispatcher
+
+found = {}
+for name, module in list(sys.modules.items()):
+    if name.startswith("fastfactor.kernels."):
+        found |= {id(x): x for x in vars(module).values() if isinstance(x, Dispatcher)}
+print(json.dumps({
+    "hits": sum(sum(x.stats.cache_hits.values()) for x in found.values()),
+    "misses": sum(sum(x.stats.cache_misses.values()) for x in found.values()),
+    "compiled": sum(len(x.stats.cache_misses) for x in found.values()),
+    "result": hashlib.sha256(model.U.tobytes() + values.tobytes()).hexdigest(),
+}))
+"""
+
+# Specialisations that the session above compiles: each costs every new user a second or so. A larger number is a
+# regression of the first impression; where it pays, change it here and say why.
+COMPILE_BUDGET = 40
+
+
+@pytest.fixture(scope="module")
+def sessions(python, tmp_path_factory):
+    """The session in two new processes that share a cache folder, empty at first."""
+    env = {"NUMBA_CACHE_DIR": tmp_path_factory.mktemp("cache")}
+    return [json.loads(python(SESSION, env=env)) for _ in range(2)]
+
+
+def test_second_process_compiles_nothing(sessions):
+    first, second = sessions
+    assert first["misses"] > 0
+    assert second["misses"] == 0
+    assert second["hits"] > 0
+    assert second["result"] == first["result"]
+
+
+def test_compile_budget(sessions):
+    assert 10 < sessions[0]["compiled"] <= COMPILE_BUDGET
+
+
+def copy_package(folder):
+    return shutil.copytree(PACKAGE, folder / "fastfactor", ignore=shutil.ignore_patterns("__pycache__"))
+
+
+def test_edited_kernel_is_compiled_again(python, tmp_path):
+    """update.py is edited; the cached function is in sweep.py, whose own file does not change."""
+    package, env = copy_package(tmp_path), {"NUMBA_CACHE_DIR": tmp_path / "cache"}
+
+    def run():
+        return json.loads(python(SESSION, env=env, package=package))
+
+    original = run()
+    path = package / "kernels" / "update.py"
+    source = path.read_text()
+    line = "g = step.lr * derivative(static, x, p)"
+    assert source.count(line) == 1
+    path.write_text(source.replace(line, line.replace("step.lr", "step.lr * step.lr")))
+    edited = run()
+    assert edited["result"] != original["result"]
+    path.write_text(source)
+    assert run()["result"] == original["result"]
+
+
+QUICK = """
+import warnings
+import numpy as np
+with warnings.catch_warnings(record=True) as caught:
+    warnings.simplefilter("always")
+    import fastfactor as ff
+    model = ff.fit(np.arange(12.0).reshape(3, 4), 8, unobserved="zero", max_epochs=1)
+print(model, sum("kernels are not cached" in str(w.message) for w in caught))
+"""
+
+
+def test_where_nothing_can_be_written_only_the_cache_is_lost(python, tmp_path):
+    """Files stand where the cache folders would be made, which stops root too; there is no home directory."""
+    package = copy_package(tmp_path)
+    (package / "kernels" / "__pycache__").write_text("not a folder")
+    nowhere = tmp_path / "file"
+    nowhere.write_text("")
+    env = {"HOME": nowhere, "XDG_CACHE_HOME": nowhere, "LOCALAPPDATA": nowhere, "IPYTHONDIR": nowhere}
+    printed = python(QUICK, package=package, env=env | {"NUMBA_CACHE_DIR": None})
+    model, warned = printed.strip().rsplit(" ", 1)
+    assert model == "Factorization(3 x 4, rank=8, dtype=float64)"
+    assert int(warned) > 0
+    assert not list(package.rglob("*.nbi"))
+
+
+def test_import_loads_neither_numba_nor_scipy(python):
+    printed = python(
+        "import sys, fastfactor\n"
+        "assert 'fit' in dir(fastfactor)\n"
+        "print(sorted({'numba', 'scipy', 'llvmlite'} & set(sys.modules)))\n"
+        "fastfactor.fit\n"
+        "print('numba' in sys.modules)"
+    )
+    assert printed.split("\n")[:2] == ["[]", "True"]
+
+
+def test_import_starts_no_threading_layer(python):
+    printed = python(
+        "import fastfactor as ff, numba\n"
+        "ff.fit, ff.Factorization\n"
+        "try:\n    print(numba.threading_layer())\nexcept ValueError:\n    print('not started')"
+    )
+    assert printed.strip() == "not started"
+
+
+def test_unknown_name_is_an_attribute_error():
+    import fastfactor
+
+    with pytest.raises(AttributeError, match="no attribute 'fitt'"):
+        fastfactor.fitt  # noqa: B018

@@ -10,13 +10,7 @@ import scipy.sparse as sp
 from numpy.typing import NDArray
 
 from fastfactor.matrix.inputs import is_sparse
-from fastfactor.matrix.operators import (
-    CentredOperand,
-    Operand,
-    as_operand,
-    check_finite_matrix,
-    frobenius_norm,
-)
+from fastfactor.matrix.operators import CentredOperand, Operand, as_operand, check_finite_matrix, frobenius_norm
 
 Array = NDArray[Any]
 

@@ -203,7 +203,7 @@ class Basis:
         self.R[n_kept:] = 0
 
     def restart(self, Y: NDArray[Any], theta: NDArray[np.float64]) -> None:
-        """Go on with the Ritz vectors Q Y and their values; X, which holds all their residuals, is next."""
+        """Go on with the Ritz vectors Q Y and their values; X, which their residuals lie in, stays the next block."""
         width = Y.shape[1]
         self.rotate(Y)
         self.H[:] = 0

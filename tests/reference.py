@@ -42,7 +42,11 @@ def visit_stored(rows, cols, values, grid, diagonals):
 
 
 def visit_dense(A, row_starts, col_starts, diagonals):
-    """Return (row, column, value) in the order of visits: bands of RUNS rows, each row one column further along."""
+    """Return (row, column, value) in the order of visits.
+
+    A block is walked in bands of RUNS rows (of as many as it has columns, where that is less), each row one column
+    further along than the one above it.
+    """
     B = len(row_starts) - 1
     visits = []
     for d in diagonals:
@@ -50,8 +54,9 @@ def visit_dense(A, row_starts, col_starts, diagonals):
             c = (b + d) % B
             block_rows = range(row_starts[b], row_starts[b + 1])
             block_cols = range(col_starts[c], col_starts[c + 1])
-            for top in range(0, len(block_rows), RUNS):
-                band = block_rows[top : top + RUNS]
+            height = min(RUNS, len(block_cols))
+            for top in range(0, len(block_rows), height):
+                band = block_rows[top : top + height]
                 for t in range(len(block_cols)):
                     for j, r in enumerate(band):
                         col = block_cols[(t + j) % len(block_cols)]
@@ -66,18 +71,18 @@ def sweep(U, V, row_bias, col_bias, visits, lr, reg, biases):
     """
     double = np.result_type(U.dtype, np.float64)
     U, V, row_bias, col_bias = (np.array(M, double) for M in (U, V, row_bias, col_bias))
-    reg_row, reg_col = reg
+    reg_row, reg_col = np.broadcast_to(reg[0], len(U)), np.broadcast_to(reg[1], len(V))  # one for all, or one each
     loss = 0.0
     for r, c, x in visits:
         e = x - sum(U[r, q] * np.conj(V[c, q]) for q in range(U.shape[1]))
         if biases:
             e -= row_bias[r] + col_bias[c]
         u, v = U[r].copy(), V[c].copy()
-        U[r] = u + lr * (e * v - reg_row * u)
-        V[c] = v + lr * (np.conj(e) * u - reg_col * v)
+        U[r] = u + lr * (e * v - reg_row[r] * u)
+        V[c] = v + lr * (np.conj(e) * u - reg_col[c] * v)
         if biases:
-            row_bias[r] += lr * (e - reg_row * row_bias[r])
-            col_bias[c] += lr * (e - reg_col * col_bias[c])
+            row_bias[r] += lr * (e - reg_row[r] * row_bias[r])
+            col_bias[c] += lr * (e - reg_col[c] * col_bias[c])
         loss += abs(e) ** 2
     return U, V, row_bias, col_bias, loss
 

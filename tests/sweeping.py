@@ -44,19 +44,20 @@ def draw(shape, rank, dtype, biases):
     return factors, Static(spec)
 
 
-def sweep_library(grid, factors, static, diagonals):
+def sweep_library(grid, factors, static, diagonals, reg=REG):
     real = factors.U.real.dtype.type
     losses = np.zeros((grid.n_stripes, grid.n_stripes))
-    step = Step(real(LR), real(1 - LR * REG[0]), real(1 - LR * REG[1]))
+    shrink = (np.asarray(1 - LR * r, real) if np.ndim(r) else real(1 - LR * r) for r in reg)
+    step = Step(real(LR), *shrink)
     grid.sweep(factors, diagonals, losses, step, static)
     return losses.sum()
 
 
-def assert_equal_to_oracle(grid, visits, rank, dtype, biases, diagonals):
+def assert_equal_to_oracle(grid, visits, rank, dtype, biases, diagonals, reg=REG):
     factors, static = draw(grid.shape, rank, dtype, biases)
-    expected = reference.sweep(factors.U, factors.V, factors.row_bias, factors.col_bias, visits, LR, REG, biases)
+    expected = reference.sweep(factors.U, factors.V, factors.row_bias, factors.col_bias, visits, LR, reg, biases)
     before = [M.copy() for M in factors]
-    loss = sweep_library(grid, factors, static, diagonals)
+    loss = sweep_library(grid, factors, static, diagonals, reg)
     tolerance = TOLERANCE[np.dtype(dtype).name]
     for old, got, wanted in zip(before, factors, expected[:4], strict=True):
         np.testing.assert_allclose(got, wanted, rtol=tolerance, atol=tolerance)

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from fastfactor.kernels.losses import LOSSES
+from fastfactor.kernels.losses import LOSSES, Loss, register_loss
 
 UNOBSERVED = ("missing", "zero", "weak")
 
@@ -23,6 +23,7 @@ class Options:
     ----------
     rank : int
     loss : str
+        As a `Spec` names it.
     biases : bool
     penalty : (float, float) or None
         Regularization of rows and of columns, in the units of the values.
@@ -68,6 +69,15 @@ def check_choice(value: Any, name: str, choices: tuple[str, ...]) -> str:
     if value not in choices:
         raise ValueError(f"{name} must be one of {', '.join(map(repr, choices))}, got {value!r}")
     return str(value)
+
+
+def check_loss(loss: Any) -> str:
+    """Return the name by which a `Spec` knows `loss`, a name or a `Loss`; or raise an error that lists the names."""
+    if isinstance(loss, Loss):
+        return register_loss(loss)
+    if not isinstance(loss, str):
+        raise TypeError(f"loss must be one of {', '.join(map(repr, LOSSES))} or a fastfactor.Loss, got {loss!r}")
+    return check_choice(loss, "loss", tuple(LOSSES))
 
 
 def check_penalty(value: Any, name: str) -> tuple[float, float]:
@@ -125,7 +135,6 @@ def check_options(
     TypeError, ValueError
         Naming the argument and the value.
     """
-    check_choice(loss, "loss", tuple(LOSSES))
     if biases != "auto" and not isinstance(biases, bool | np.bool_):
         raise ValueError(f"biases must be True, False or 'auto', got {biases!r}")
     if callback is not None and not callable(callback):
@@ -140,7 +149,7 @@ def check_options(
         rate = check_real(learning_rate, "learning_rate", strict=True)
     return Options(
         rank=check_integer(rank, "rank", 1),
-        loss=loss,
+        loss=check_loss(loss),
         biases=unobserved == "missing" if isinstance(biases, str) else bool(biases),
         penalty=penalty,
         learning_rate=rate,

@@ -9,7 +9,7 @@ from numba import types
 from numba.extending import overload
 
 from fastfactor.kernels.compiling import kernel
-from fastfactor.kernels.losses import derivative, value
+from fastfactor.kernels.losses import bounded, derivative, value
 from fastfactor.kernels.simd import conj, load, store, total, zeros
 
 
@@ -36,11 +36,14 @@ class Step(NamedTuple):
     lr : float
     shrink_u, shrink_v : float or array
         For factor rows and their biases, of matrix rows and of matrix columns: one number for all, or one for each.
+    place : (4,) array or None
+        A `losses.Place`: where predictions lie; None, which compiles to nothing, where the values are standardised.
     """
 
     lr: Any
     shrink_u: Any
     shrink_v: Any
+    place: Any = None
 
 
 def at(numbers, i):
@@ -89,7 +92,7 @@ def update_entry(factors, r, c, x, step, static):
     """Descend on entry (r, c) of value x; both sides step from the old values (equation 4). Return its loss before."""
     U, V = factors.U, factors.V
     p = predict_entry(factors, r, c, static)
-    g = step.lr * derivative(static, x, p)
+    g = bounded(step.lr * derivative(static, step.place, x, p), step.place)
     shrink_u, shrink_v = at(step.shrink_u, r), at(step.shrink_v, c)
     for k in range(n_chunks(U, static)):
         u, v = load(U, r, k, static), load(V, c, k, static)
@@ -98,4 +101,4 @@ def update_entry(factors, r, c, x, step, static):
     if static.biases:
         factors.row_bias[r] = shrink_u * factors.row_bias[r] - g
         factors.col_bias[c] = shrink_v * factors.col_bias[c] - g
-    return value(static, x, p)
+    return value(static, step.place, x, p)

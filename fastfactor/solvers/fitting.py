@@ -28,16 +28,9 @@ from fastfactor.solvers.schedule import (
 )
 from fastfactor.solvers.selection import FIRST_PENALTY, MIN_HELD, choose_penalty
 from fastfactor.solvers.sgd import Epoch, Run, Sweepable, fit_factors
+from fastfactor.solvers.standard import Standard
 
 HELD_SHARE = 0.1
-
-
-@dataclass(frozen=True)
-class Standard:
-    """The units of the fit: what is fitted is (x - shift) / scale."""
-
-    shift: Any
-    scale: float
 
 
 @dataclass(frozen=True)
@@ -69,13 +62,14 @@ class Task:
     def schedule(self, n_epochs: int) -> Schedule:
         """Return the schedule: a step in the user's units grows with the values' scale in standardised ones."""
         given = self.options.learning_rate
-        rate = AUTO_LEARNING_RATE if given is None else given * self.standard.scale
+        rate = AUTO_LEARNING_RATE if given is None else given * self.standard.penalty_unit
         return Schedule(rate, n_epochs)
 
     def penalty(self) -> Penalty | None:
         """Return the given penalty in standardised units; None when it is to be chosen."""
         given = self.options.penalty
-        return None if given is None else Penalty(given[0] / self.standard.scale, given[1] / self.standard.scale)
+        unit = self.standard.penalty_unit
+        return None if given is None else Penalty(given[0] / unit, given[1] / unit)
 
     def run(self, grid: Sweepable, schedule: Schedule, penalty: Penalty, validation: Held | None) -> Run:
         """Return a run on `grid` with these choices."""
@@ -90,6 +84,8 @@ class Task:
             deadline=self.started + options.max_seconds,
             callback=options.callback,
             started=self.started,
+            place=self.standard.place_in(self.dtype),
+            baseline=self.standard.baseline,
         )
 
 
@@ -100,7 +96,9 @@ def fit_dense(A: NDArray[Any], options: Options, task: Task) -> Fitted:
     assert penalty is not None
     run = task.run(grid, task.schedule(options.max_epochs or count_epochs_of_all(A.shape)), penalty, None)
     factors, history, schedule = fit_factors(grid, run)
-    return Fitted(factors, history, {"learning_rate": schedule.learning_rate / task.standard.scale, "trials": []})
+    return Fitted(
+        factors, history, {"learning_rate": schedule.learning_rate / task.standard.penalty_unit, "trials": []}
+    )
 
 
 def _short_fit(task: Task, grid: Grid, rate: float) -> Callable[[float], float]:
@@ -137,10 +135,8 @@ def fit_observed(X: Observations, validation: Any, options: Options, task: Task)
     """
 
     def layout(held_share: float) -> Grid:
-        standard = task.standard
-        return build_grid(
-            X, shift=standard.shift, scale=standard.scale, dtype=task.dtype, seed=options.seed, held_share=held_share
-        )
+        shift, scale = task.standard.labels
+        return build_grid(X, shift=shift, scale=scale, dtype=task.dtype, seed=options.seed, held_share=held_share)
 
     penalty, stop = task.penalty(), None
     trials: list[dict[str, Any]] = []
@@ -161,13 +157,13 @@ def fit_observed(X: Observations, validation: Any, options: Options, task: Task)
     if stop is not None:
         run = replace(run, stop_after=stop)
     factors, history, schedule = fit_factors(grid, run)
-    scale = task.standard.scale
+    unit, loss_unit = task.standard.penalty_unit, task.standard.loss_unit
     selection = {
-        "regularization": (penalty.rows * scale, penalty.cols * scale),
-        "learning_rate": schedule.learning_rate / scale,
+        "regularization": (penalty.rows * unit, penalty.cols * unit),
+        "learning_rate": schedule.learning_rate / unit,
         "n_epochs": len(history),
         "trials": [
-            {"regularization": t["penalty"] * scale, "validation_loss": t["validation_loss"] * scale**2} for t in trials
+            {"regularization": t["penalty"] * unit, "validation_loss": t["validation_loss"] * loss_unit} for t in trials
         ],
     }
     return Fitted(factors, history, selection), grid

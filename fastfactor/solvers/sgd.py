@@ -88,6 +88,10 @@ class Run:
         Epochs of the schedule to run; all of them by default.
     started : float
         When the fit began, on the same clock as the deadline.
+    place : (4,) array or None
+        Where predictions lie (`Place` of kernels/losses.py), in the dtype of the factors.
+    baseline : float
+        Mean loss of predicting zero.
     """
 
     spec: Spec
@@ -100,12 +104,14 @@ class Run:
     callback: Callable[[Epoch], Any] | None = None
     stop_after: int | None = None
     started: float = field(default_factory=time.perf_counter)
+    place: NDArray[Any] | None = None
+    baseline: float = 1.0
 
 
-def compute_loss(factors: Factors, held: Held, static: Any) -> float:
+def compute_loss(factors: Factors, held: Held, place: NDArray[Any] | None, static: Any) -> float:
     """Return the mean loss over the held-out entries."""
     sums = np.zeros(_LOSS_SLICES)
-    launch(sum_losses, factors, held.rows, held.cols, held.values, sums, static)
+    launch(sum_losses, factors, (held.rows, held.cols, held.values), place, sums, static)
     return float(sums.sum()) / len(held.values)
 
 
@@ -120,7 +126,7 @@ def update_epoch(grid: Sweepable, factors: Factors, run: Run, epoch: int, static
     B = grid.n_stripes
     real = factors.U.real.dtype.type
     lr = run.schedule.rate(epoch)
-    step = Step(real(lr), real(1 - lr * run.penalty.rows), real(1 - lr * run.penalty.cols))
+    step = Step(real(lr), real(1 - lr * run.penalty.rows), real(1 - lr * run.penalty.cols), run.place)
     losses = np.zeros((B, B))
     order = np.random.default_rng([run.seed, 2, epoch]).permutation(B)
     n_launches = min(B, int(np.ceil(grid.n_entries * factors.U.shape[1] / _WORK_PER_LAUNCH)))
@@ -152,12 +158,12 @@ def _descend(grid: Sweepable, run: Run, factors: Factors, history: list[Epoch]) 
         except TimeoutError:
             break
         held = run.validation
-        validation_loss = compute_loss(factors, held, static) if held is not None else float("nan")
+        validation_loss = compute_loss(factors, held, run.place, static) if held is not None else float("nan")
         seconds = time.perf_counter() - run.started
         record = Epoch(epoch + 1, seconds, run.schedule.rate(epoch), train_loss, validation_loss)
         history.append(record)
         judged = train_loss if held is None else max(train_loss, validation_loss)
-        if not judged < _EXPLODED:  # also when it is NaN
+        if not judged - run.baseline < (_EXPLODED - 1) * (abs(run.baseline) or 1.0):  # also when it is NaN
             raise _Diverged
         if held is not None and validation_loss < best_loss:
             best, best_loss, best_epoch = copy_factors(factors, best), validation_loss, epoch

@@ -22,7 +22,7 @@ TUNED = {
     ("ml-1m", "cmfrec"): Recipe(64, regularization=0.07, n_epochs=8, biases=True),
     ("ml-1m", "loops-blocks"): Recipe(64, regularization=0.035, learning_rate=0.02, n_epochs=26),
     ("5M", "libmf"): Recipe(32, regularization=0.035, learning_rate=0.1, n_epochs=10),
-    ("5M", "fastfactor"): Recipe(16, regularization=0.04, learning_rate=0.06, n_epochs=14, biases=True),
+    ("5M", "fastfactor"): Recipe(16, regularization=0.04, learning_rate=0.06, n_epochs=18, biases=True),
     ("5M", "loops-blocks"): Recipe(18, regularization=0.02, learning_rate=0.02, n_epochs=20),
     ("20M", "libmf"): Recipe(24, regularization=0.035, learning_rate=0.2, n_epochs=30),
     ("20M", "fastfactor"): Recipe(16, regularization=0.015, learning_rate=0.06, n_epochs=7, biases=True),

@@ -132,8 +132,7 @@ def svds(
 
 
 def _check_solver(solver: Any) -> str:
-    solver = str(solver).lower()
-    solvers = {"arpack", "lobpcg", "propack"}
+    solver, solvers = str(solver).lower(), {"arpack", "lobpcg", "propack"}
     if solver not in solvers:
         raise ValueError(f"solver must be one of {solvers}.")
     return solver

@@ -219,7 +219,22 @@ class PCAResult(SVDResult):
         return np.asarray((self.s / total) ** 2 if total > 0.0 else np.zeros_like(self.s))
 
     def transform(self, X: Any) -> Array:
-        """Return the coordinates of the rows of X, (n, k), on the principal axes; X stays sparse."""
+        """Return the coordinates of the rows of X on the principal axes; X stays sparse.
+
+        Parameters
+        ----------
+        X : (n, n_cols) array or sparse matrix
+            Not centred: the result's mean is subtracted, and its scale divided out.
+
+        Returns
+        -------
+        (n, k) array
+
+        Raises
+        ------
+        ValueError
+            If the result does not come from `pca`.
+        """
         if self.mean is None or self.scale is None:
             raise ValueError("this result has no mean and scale: it does not come from pca")
         V = self.Vt.conj().T / self.scale[:, None]

@@ -64,7 +64,10 @@ def visit_stored(rows, cols, values, grid, diagonals):
 
 
 def visit_dense(A, row_starts, col_starts, diagonals):
-    """Return (row, column, value) in the order of visits: bands of RUNS rows, each row one column further along."""
+    """Return (row, column, value) in the order of visits: bands of RUNS rows, each row one column further along.
+
+    Bands are no higher than the block is wide.
+    """
     B = len(row_starts) - 1
     visits = []
     for d in diagonals:
@@ -72,8 +75,9 @@ def visit_dense(A, row_starts, col_starts, diagonals):
             c = (b + d) % B
             block_rows = range(row_starts[b], row_starts[b + 1])
             block_cols = range(col_starts[c], col_starts[c + 1])
-            for top in range(0, len(block_rows), RUNS):
-                band = block_rows[top : top + RUNS]
+            height = min(RUNS, len(block_cols))
+            for top in range(0, len(block_rows), height):
+                band = block_rows[top : top + height]
                 for t in range(len(block_cols)):
                     for j, r in enumerate(band):
                         col = block_cols[(t + j) % len(block_cols)]
@@ -90,7 +94,7 @@ def sweep(U, V, row_bias, col_bias, visits, lr, reg, biases, loss="squared", pla
     """
     double = np.result_type(U.dtype, np.float64)
     U, V, row_bias, col_bias = (np.array(M, double) for M in (U, V, row_bias, col_bias))
-    reg_row, reg_col = reg
+    reg_row, reg_col = np.broadcast_to(reg[0], len(U)), np.broadcast_to(reg[1], len(V))  # one for all, or one each
     value, derivative = LOSSES[loss] if isinstance(loss, str) else loss
     origin, scale, slope, height = (0, 1, 1, 1) if place is None else place
     total = 0.0
@@ -102,11 +106,11 @@ def sweep(U, V, row_bias, col_bias, visits, lr, reg, biases, loss="squared", pla
         if place is not None:
             e = np.clip(lr * e, -LONGEST_STEP, LONGEST_STEP) / lr
         u, v = U[r].copy(), V[c].copy()
-        U[r] = u + lr * (e * v - reg_row * u)
-        V[c] = v + lr * (np.conj(e) * u - reg_col * v)
+        U[r] = u + lr * (e * v - reg_row[r] * u)
+        V[c] = v + lr * (np.conj(e) * u - reg_col[c] * v)
         if biases:
-            row_bias[r] += lr * (e - reg_row * row_bias[r])
-            col_bias[c] += lr * (e - reg_col * col_bias[c])
+            row_bias[r] += lr * (e - reg_row[r] * row_bias[r])
+            col_bias[c] += lr * (e - reg_col[c] * col_bias[c])
         total += height * value(x, origin + scale * p)
     return U, V, row_bias, col_bias, total
 

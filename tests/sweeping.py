@@ -44,23 +44,22 @@ def draw(shape, rank, dtype, biases, loss="squared"):
     return factors, Static(spec)
 
 
-def sweep_library(grid, factors, static, diagonals, place=None):
+def sweep_library(grid, factors, static, diagonals, reg=REG, place=None):
     real = factors.U.real.dtype.type
     losses = np.zeros((grid.n_stripes, grid.n_stripes))
-    step = Step(
-        real(LR), real(1 - LR * REG[0]), real(1 - LR * REG[1]), place if place is None else np.array(place, real)
-    )
+    shrink = (np.asarray(1 - LR * r, real) if np.ndim(r) else real(1 - LR * r) for r in reg)
+    step = Step(real(LR), *shrink, place if place is None else np.array(place, real))
     grid.sweep(factors, diagonals, losses, step, static)
     return losses.sum()
 
 
-def assert_equal_to_oracle(grid, visits, rank, dtype, biases, diagonals, loss=("squared", None, "squared")):
+def assert_equal_to_oracle(grid, visits, rank, dtype, biases, diagonals, reg=REG, loss=("squared", None, "squared")):
     """Compare; `loss` is the name in a Spec, the place, and the oracle's loss: a name or two functions."""
     name, place, functions = loss
     factors, static = draw(grid.shape, rank, dtype, biases, name)
-    expected = reference.sweep(*factors, visits, LR, REG, biases, functions, place)
+    expected = reference.sweep(*factors, visits, LR, reg, biases, functions, place)
     before = [M.copy() for M in factors]
-    loss = sweep_library(grid, factors, static, diagonals, place)
+    loss = sweep_library(grid, factors, static, diagonals, reg, place)
     tolerance = TOLERANCE[np.dtype(dtype).name]
     for old, got, wanted in zip(before, factors, expected[:4], strict=True):
         np.testing.assert_allclose(got, wanted, rtol=tolerance, atol=tolerance)

@@ -232,6 +232,16 @@ def test_max_seconds_ends_a_fit_with_a_usable_model(ratings, monkeypatch, argume
     assert np.isfinite(at_once.reconstruct()).all()
 
 
+def test_subnormal_numbers_are_left_as_they_were(ratings):
+    """Sweeps switch them off in their thread, which is also the caller's; a matrix of zeros would breed them."""
+    tiny = np.float32(1e-40)
+    model = ff.fit(np.zeros((9, 8), "float32"), 8, unobserved="zero", regularization=19.0, max_epochs=200, n_threads=1)
+    assert tiny * np.float32(0.5) != 0
+    assert np.abs(model.reconstruct()).max() < 1e-6
+    sizes = np.abs(np.concatenate([model.U.ravel(), model.V.ravel()]))
+    assert not ((sizes > 0) & (sizes < np.finfo("float32").tiny)).any()
+
+
 # --- divergence
 
 

@@ -4,10 +4,9 @@ import numpy as np
 import pytest
 import scipy.sparse as sp
 from scipy.sparse.linalg import aslinearoperator
+from test_svds import random_sparse
 
 from fastfactor.decomposition import pca
-
-from test_svds import random_sparse
 
 
 def reference(X, center, scale):

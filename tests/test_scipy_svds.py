@@ -5,8 +5,8 @@ Exceptions, each an assumption of scipy's harness and not of its documentation:
 - `test_svd_v0`, `test_svd_rng`, `test_svd_rng_3`: other starts must give other bits. Ours gives the same result for all
   of them on these 100 x 100 matrices, which LAPACK decomposes.
 - `test_svd_maxiter` (arpack, propack): one iteration must not suffice for a 9 x 9 matrix. It does: LAPACK again.
-- `test_svds_parameter_tol` (arpack): asks for an error of 2.5e-15 in singular values of a matrix whose reference is itself
-  only that good; which of two LAPACK builds is in use decides.
+- `test_svds_parameter_tol` (arpack): asks for an error of 2.5e-15 in singular values of a matrix whose reference is
+  itself only that good; which of two LAPACK builds is in use decides.
 """
 
 import pytest

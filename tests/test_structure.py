@@ -16,11 +16,11 @@ ROOMS = {
     "exceptions": set(),
     "kernels": {"kernels"},
     "threads": set(),
+    "blas": {"threads"},
     "options": {"kernels", "exceptions"},
-    "matrix": {"matrix", "kernels", "threads", "exceptions"},
-    "solvers": {"solvers", "matrix", "kernels", "threads", "options", "exceptions"},
+    "matrix": {"matrix", "kernels", "threads", "blas", "exceptions"},
+    "solvers": {"solvers", "matrix", "kernels", "threads", "blas", "options", "exceptions"},
 }
-BELOW_THE_API = {*ROOMS, "decomposition", "model", "storage", "metrics", "model_selection"}
 TOP = {"api", "sklearn", "cli", "dask", "demo", "__main__", "__init__"}
 
 

@@ -7,11 +7,10 @@ import pytest
 import scipy.linalg
 import scipy.sparse as sp
 from scipy.sparse.linalg import aslinearoperator
+from test_svds import assert_svd, random_sparse, residual
 
 from fastfactor.decomposition import SVDResult, svd
 from fastfactor.exceptions import ConvergenceWarning
-
-from test_svds import assert_svd, random_sparse, residual
 
 
 def test_unpacks_descending_with_a_certificate():

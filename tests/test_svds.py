@@ -80,7 +80,9 @@ def test_unsorted_duplicates_are_summed():
     rows, cols, values = rng.integers(0, 300, 4000), rng.integers(0, 200, 4000), rng.standard_normal(4000)
     A = sp.coo_array((values, (rows, cols)), shape=(300, 200))
     assert_svd(A.toarray(), *svds(A, k=5))
-    csr = sp.csr_array((np.ones(600), np.zeros(600, int) + rng.integers(0, 200, 600), 2 * np.arange(301)), shape=(300, 200))
+    csr = sp.csr_array(
+        (np.ones(600), np.zeros(600, int) + rng.integers(0, 200, 600), 2 * np.arange(301)), shape=(300, 200)
+    )
     assert_svd(csr.toarray(), *svds(csr, k=5))
 
 

@@ -6,7 +6,7 @@ import reference
 import scipy.sparse as sp
 from sweeping import assert_equal_to_oracle, check_dense, check_stored, make_dense, make_triplets
 
-from fastfactor.matrix.grid import build_grid
+from fastfactor.matrix.grid import DenseGrid, build_grid
 from fastfactor.matrix.inputs import as_observations
 
 DTYPES = ["float32", "float64", "complex64", "complex128"]
@@ -43,6 +43,22 @@ def test_rows_walked_in_chunks(dtype):
 def test_padded_ranks(rank):
     triplets = make_triplets("float32")
     check_stored(triplets, triplets, rank, "float32", True, shape=SHAPE)
+
+
+@pytest.mark.parametrize("problem", ["missing", "zero"])
+def test_a_penalty_for_each_row_and_column(problem):
+    reg = np.linspace(0, 5, SHAPE[0]), np.linspace(3, 0, SHAPE[1])
+    if problem == "missing":
+        triplets = make_triplets("float64")
+        grid = build_grid(as_observations(triplets, shape=SHAPE), shift=0.0, scale=1.0, dtype="float64", seed=5)
+        places = grid.row_order, grid.col_order, grid.blocks.row_starts, grid.blocks.col_starts
+        visits = reference.visit_stored(*triplets, places, np.arange(grid.n_stripes))
+    else:
+        A = make_dense("float64")
+        grid = DenseGrid.of(A)
+        visits = reference.visit_dense(A, grid.row_starts, grid.col_starts, np.arange(grid.n_stripes))
+    biases = problem == "missing"
+    assert_equal_to_oracle(grid, visits, 16, "float64", biases, np.arange(grid.n_stripes), reg)
 
 
 def strided(M):

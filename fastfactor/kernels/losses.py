@@ -73,7 +73,9 @@ class Loss:
             function = getattr(self, name)
             if not callable(function):
                 raise TypeError(f"{name} of a Loss must be callable, got {function!r}")
-            if name != "link" and not is_jitted(function) and not numba.config.DISABLE_JIT:
+        for name in ("value", "derivative"):
+            function = getattr(self, name)
+            if not is_jitted(function) and not numba.config.DISABLE_JIT:
                 object.__setattr__(self, name, numba.njit(function, fastmath=FASTMATH, error_model="numpy"))
 
 

@@ -8,7 +8,8 @@ import numpy as np
 from numba import prange
 
 from fastfactor.kernels.compiling import kernel, parallel_kernel
-from fastfactor.kernels.simd import flush_subnormals, prefetch, restore_subnormals
+from fastfactor.kernels.simd import prefetch
+from fastfactor.kernels.subnormals import flush_subnormals, restore_subnormals
 from fastfactor.kernels.update import Factors, Step, cut, n_chunks, update_entry
 
 # Inside a block the entries are sorted by row, and eight runs of it are walked in turn. Neighbouring updates then do

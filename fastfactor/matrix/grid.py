@@ -148,9 +148,10 @@ class DenseGrid:
         launch(sweep_dense, factors, self.A, stripes, diagonals, losses, step, static)
 
 
-def _count_columns(X: Observations) -> NDArray[np.int64]:
+def count_entries(X: Observations, stride: int = 1) -> NDArray[np.int64]:
+    """Return how many entries each column has in every `stride`-th row."""
     counts = np.zeros(X.shape[1], np.int64)
-    count_columns(X.indptr, X.indices, counts, max(1, X.n_entries // _SAMPLED_ENTRIES))
+    count_columns(X.indptr, X.indices, counts, stride)
     return counts
 
 
@@ -180,7 +181,7 @@ def build_grid(
     B = choose_stripes(X.shape, X.n_entries)
     rng = np.random.default_rng(seed)
     row_order, row_starts = deal_stripes(np.diff(X.indptr), B, rng)
-    col_order, col_starts = deal_stripes(_count_columns(X), B, rng)
+    col_order, col_starts = deal_stripes(count_entries(X, max(1, X.n_entries // _SAMPLED_ENTRIES)), B, rng)
     index = _index_dtype(row_starts, col_starts)
     stripe: NDArray[Any] = np.empty(X.shape[1], np.uint8)
     local: NDArray[Any] = np.empty(X.shape[1], index)

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from fastfactor.kernels.simd import Spec
 from fastfactor.kernels.update import Factors
-from fastfactor.matrix.grid import DenseGrid, Grid, Held, build_grid
+from fastfactor.matrix.grid import DenseGrid, Grid, Held, build_grid, count_entries
 from fastfactor.matrix.inputs import Observations
 from fastfactor.options import Options
 from fastfactor.solvers.memory import choose_spec, draw_factors
@@ -25,6 +25,7 @@ from fastfactor.solvers.schedule import (
     Penalty,
     Schedule,
     count_epochs_of_all,
+    weigh_by_frequency,
 )
 from fastfactor.solvers.selection import FIRST_PENALTY, MIN_HELD, choose_penalty
 from fastfactor.solvers.sgd import Epoch, Run, Sweepable, fit_factors
@@ -96,32 +97,47 @@ def fit_dense(A: NDArray[Any], options: Options, task: Task) -> Fitted:
     assert penalty is not None
     run = task.run(grid, task.schedule(options.max_epochs or count_epochs_of_all(A.shape)), penalty, None)
     factors, history, schedule = fit_factors(grid, run)
-    return Fitted(
-        factors, history, {"learning_rate": schedule.learning_rate / task.standard.penalty_unit, "trials": []}
-    )
+    rate = schedule.learning_rate / task.standard.penalty_unit
+    return Fitted(factors, history, {"learning_rate": rate, "trials": []})
 
 
-def _short_fit(task: Task, grid: Grid, rate: float) -> Callable[[float], float]:
+@dataclass(frozen=True)
+class Frequencies:
+    """Weights of the penalty by how often each row and column of X occurs, in X's own order."""
+
+    rows: NDArray[np.float64]
+    cols: NDArray[np.float64]
+
+    @classmethod
+    def of(cls, X: Observations) -> Frequencies:
+        """Count the entries of `X`."""
+        return cls(weigh_by_frequency(np.diff(X.indptr)), weigh_by_frequency(count_entries(X)))
+
+    def weigh(self, penalty: float, grid: Grid) -> Penalty:
+        """Return the penalties of all rows and columns, in the order of the grid, of the given mean over entries."""
+        return Penalty(penalty * self.rows[grid.row_order], penalty * self.cols[grid.col_order])
+
+
+Penalise = Callable[[float, Grid], Penalty]  # from the mean penalty to that of each row and column of a grid
+
+
+def _choose_penalty(task: Task, grid: Grid, penalise: Penalise) -> tuple[float, list[dict[str, Any]]]:
+    """Choose the mean penalty by short fits judged on the held-out entries."""
+
     def judge(penalty: float) -> float:
-        run = task.run(grid, Schedule(rate, TRIAL_EPOCHS), Penalty(penalty, penalty), grid.held)
-        run.callback = None
+        schedule = Schedule(task.schedule(1).learning_rate, TRIAL_EPOCHS)
+        run = replace(task.run(grid, schedule, penalise(penalty, grid), grid.held), callback=None)
         _, history, _ = fit_factors(grid, run)
-        return min(epoch.validation_loss for epoch in history) if history else math.inf
+        return min((epoch.validation_loss for epoch in history), default=math.inf)
 
-    return judge
+    return choose_penalty(judge)
 
 
-def _select(task: Task, grid: Grid) -> tuple[Penalty, int | None, list[dict[str, Any]]]:
-    """Choose on the held-out entries: the penalty, or with that given, after how many epochs to stop."""
-    penalty = task.penalty()
-    if penalty is None:
-        chosen, trials = choose_penalty(_short_fit(task, grid, task.schedule(1).learning_rate))
-        return Penalty(chosen, chosen), None, trials
-    run = task.run(grid, task.schedule(task.options.max_epochs or AUTO_EPOCHS), penalty, grid.held)
-    run.callback = None
+def _choose_stop(task: Task, grid: Grid, penalty: Penalty) -> int | None:
+    """Choose after how many epochs to stop, by a fit judged on the held-out entries."""
+    run = replace(task.run(grid, task.schedule(AUTO_EPOCHS), penalty, grid.held), callback=None)
     _, history, _ = fit_factors(grid, run)
-    best = min(history, key=lambda epoch: epoch.validation_loss).epoch if history else None
-    return penalty, best, []
+    return min(history, key=lambda epoch: epoch.validation_loss).epoch if history else None
 
 
 def fit_observed(X: Observations, validation: Any, options: Options, task: Task) -> tuple[Fitted, Grid]:
@@ -138,12 +154,16 @@ def fit_observed(X: Observations, validation: Any, options: Options, task: Task)
         shift, scale = task.standard.labels
         return build_grid(X, shift=shift, scale=scale, dtype=task.dtype, seed=options.seed, held_share=held_share)
 
-    penalty, stop = task.penalty(), None
+    given, mean, stop = task.penalty(), FIRST_PENALTY, None
+    penalise: Penalise = Frequencies.of(X).weigh if given is None else lambda mean, grid: given
     trials: list[dict[str, Any]] = []
-    undecided = penalty is None or options.max_epochs is None
+    undecided = given is None or options.max_epochs is None
     if validation is None and undecided and X.n_entries * HELD_SHARE >= MIN_HELD:
         grid = layout(HELD_SHARE)
-        penalty, stop, trials = _select(task, grid)
+        if given is None:
+            mean, trials = _choose_penalty(task, grid, penalise)
+        else:
+            stop = _choose_stop(task, grid, given)
         del grid  # its memory is needed for the next one
     grid = layout(validation if isinstance(validation, float) else 0.0)
     if isinstance(validation, float) and not 0 < grid.n_entries < X.n_entries:
@@ -152,18 +172,19 @@ def fit_observed(X: Observations, validation: Any, options: Options, task: Task)
             "some on both sides"
         )
     held = grid.held if isinstance(validation, float) else validation(grid) if callable(validation) else None
-    penalty = penalty or Penalty(FIRST_PENALTY, FIRST_PENALTY)
-    run = task.run(grid, task.schedule(options.max_epochs or AUTO_EPOCHS), penalty, held)
-    if stop is not None:
-        run = replace(run, stop_after=stop)
-    factors, history, schedule = fit_factors(grid, run)
+    run = task.run(grid, task.schedule(options.max_epochs or AUTO_EPOCHS), penalise(mean, grid), held)
+    factors, history, schedule = fit_factors(grid, replace(run, stop_after=stop))
+    return Fitted(factors, history, _report(task, schedule, given or Penalty(mean, mean), trials)), grid
+
+
+def _report(task: Task, schedule: Schedule, penalty: Penalty, trials: list[dict[str, Any]]) -> dict[str, Any]:
+    """Return what was tried and chosen, in the user's units."""
     unit, loss_unit = task.standard.penalty_unit, task.standard.loss_unit
-    selection = {
+    return {
         "regularization": (penalty.rows * unit, penalty.cols * unit),
+        "scaled_by_frequency": task.options.penalty is None,
         "learning_rate": schedule.learning_rate / unit,
-        "n_epochs": len(history),
         "trials": [
             {"regularization": t["penalty"] * unit, "validation_loss": t["validation_loss"] * loss_unit} for t in trials
         ],
     }
-    return Fitted(factors, history, selection), grid

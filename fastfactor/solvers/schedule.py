@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+import numpy as np
+from numpy.typing import NDArray
+
 # The step falls to zero, so the first one matters little: from 0.03 to 0.1 the error moves by less than the choice of
 # penalty does (docs/performance.md).
 AUTO_LEARNING_RATE = 0.05
@@ -53,9 +56,25 @@ class Penalty:
 
     Attributes
     ----------
-    rows, cols : float
-        Of the factor rows (and biases) of matrix rows, of matrix columns.
+    rows, cols : float or array
+        Of the factor rows (and biases) of matrix rows, of matrix columns: one number for all, or one for each in the
+        order of the factors.
     """
 
-    rows: float
-    cols: float
+    rows: float | NDArray[np.float64]
+    cols: float | NDArray[np.float64]
+
+
+# Between a penalty per entry (power 0, as in LIBMF) and one per row (power 1, as in plain ridge regression) lies what
+# predicts best on most rating matrices (docs/performance.md).
+FREQUENCY_POWER = 0.4
+
+
+def weigh_by_frequency(counts: NDArray[np.int64]) -> NDArray[np.float64]:
+    """Return a weight for the penalty of each row: falling with its number of entries, its mean over entries 1.
+
+    The smoothed weighted trace norm of Foygel, Salakhutdinov, Shamir and Srebro (NIPS 2011) has the same aim.
+    """
+    counts = np.maximum(counts, 1)
+    weights = counts**-FREQUENCY_POWER
+    return np.asarray(weights * (counts.sum() / (weights * counts).sum()), np.float64)

@@ -13,7 +13,7 @@ MIN_HELD = 20  # held-out entries below which a choice would be noise
 
 
 def choose_penalty(judge: Callable[[float], float]) -> tuple[float, list[dict[str, Any]]]:
-    """Walk along a geometric grid of penalties from `FIRST_PENALTY` as long as the validation loss falls.
+    """Bracket the best penalty on a geometric grid, then take the minimum of the parabola through the bracket.
 
     Parameters
     ----------
@@ -27,16 +27,27 @@ def choose_penalty(judge: Callable[[float], float]) -> tuple[float, list[dict[st
     trials : list of dict
         Penalty and validation loss of each trial, in the order tried.
     """
-    losses = {0: judge(FIRST_PENALTY)}
-    for direction in (1, -1):
-        position = direction
-        while len(losses) < _MAX_TRIALS:
+    losses: dict[float, float] = {}
+
+    def try_at(position: float) -> float:
+        if position not in losses:
             losses[position] = judge(FIRST_PENALTY * _RATIO**position)
-            if losses[position] > losses[position - direction]:
-                break
-            position += direction
-        if position != direction:  # it fell on this side, so it does not on the other
-            break
+        return losses[position]
+
+    best = 0.0
+    direction = 1.0 if try_at(1.0) < try_at(0.0) else -1.0
+    while len(losses) < _MAX_TRIALS and try_at(best + direction) < losses[best]:
+        best += direction
+    vertex = find_vertex(losses.get(best - 1), losses[best], losses.get(best + 1))
+    if vertex:
+        try_at(best + vertex)
     best = min(losses, key=losses.__getitem__)
-    trials = [{"penalty": FIRST_PENALTY * _RATIO**i, "validation_loss": loss} for i, loss in losses.items()]
+    trials = [{"penalty": FIRST_PENALTY * _RATIO**at, "validation_loss": loss} for at, loss in losses.items()]
     return FIRST_PENALTY * _RATIO**best, trials
+
+
+def find_vertex(left: float | None, middle: float, right: float | None) -> float:
+    """Return where the parabola through (-1, left), (0, middle), (1, right) is least; 0 when it is not a valley."""
+    if left is None or right is None or not middle < min(left, right):
+        return 0.0
+    return 0.5 * (left - right) / (left - 2 * middle + right)

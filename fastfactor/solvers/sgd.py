@@ -115,6 +115,12 @@ def compute_loss(factors: Factors, held: Held, place: NDArray[Any] | None, stati
     return float(sums.sum()) / len(held.values)
 
 
+def compute_shrink(lr: float, reg: Any, real: Any) -> Any:
+    """Return what the penalty `reg` (one, or one per row) leaves of a factor in one step."""
+    shrink = 1 - lr * np.asarray(reg)
+    return shrink.astype(real) if shrink.ndim else real(shrink)
+
+
 def update_epoch(grid: Sweepable, factors: Factors, run: Run, epoch: int, static: Any) -> float:
     """Sweep once over all entries, diagonals in random order. Return the mean loss, each entry before its update.
 
@@ -126,7 +132,8 @@ def update_epoch(grid: Sweepable, factors: Factors, run: Run, epoch: int, static
     B = grid.n_stripes
     real = factors.U.real.dtype.type
     lr = run.schedule.rate(epoch)
-    step = Step(real(lr), real(1 - lr * run.penalty.rows), real(1 - lr * run.penalty.cols), run.place)
+    shrink_u, shrink_v = (compute_shrink(lr, reg, real) for reg in (run.penalty.rows, run.penalty.cols))
+    step = Step(real(lr), shrink_u, shrink_v, run.place)
     losses = np.zeros((B, B))
     order = np.random.default_rng([run.seed, 2, epoch]).permutation(B)
     n_launches = min(B, int(np.ceil(grid.n_entries * factors.U.shape[1] / _WORK_PER_LAUNCH)))

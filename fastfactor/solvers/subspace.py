@@ -198,7 +198,7 @@ class Basis:
         self.R[n_kept:] = 0
 
     def restart(self, Y: NDArray[Any], theta: NDArray[np.float64]) -> None:
-        """Go on with the Ritz vectors Q Y and their values; X, which all their residuals lie in, stays the next block."""
+        """Go on with the Ritz vectors Q Y and their values; X, which their residuals lie in, stays the next block."""
         width = Y.shape[1]
         self.rotate(Y)
         self.H[:] = 0

@@ -93,7 +93,9 @@ def _refine(operand: Operand, found: Triplets, n_good: int, search: Search, rng:
     return _certify(operand, (U, s, V), found.norm, found.n_passes + n_passes)
 
 
-def _find_subspace(operand: Operand, search: Search, rng: np.random.Generator, first: Array | None) -> tuple[Array, float, int]:
+def _find_subspace(
+    operand: Operand, search: Search, rng: np.random.Generator, first: Array | None
+) -> tuple[Array, float, int]:
     """Return orthonormal V (n, k) that spans the wanted right singular vectors, s_1, and the number of passes."""
     size = basis_size(search.k)
     if size + 2 * BLOCK >= operand.n or (isinstance(operand, DenseOperand) and operand.n <= GRAM_LIMIT):
@@ -161,7 +163,7 @@ def _rayleigh_ritz(operand: Operand, V: Array, search: Search) -> tuple[Array, A
 
 
 def _dense_rayleigh_ritz(U: Array, V: Array, floor: float, search: Search) -> tuple[Array, Array, Array]:
-    """The same by LAPACK's Householder QR, which gives orthonormal vectors for zero values too."""
+    """Do the same by LAPACK's Householder QR, which gives orthonormal vectors for zero values too."""
     Q, R = np.linalg.qr(U)
     P, s, Qh = np.linalg.svd(R)
     s[s <= floor] = 0.0

@@ -72,8 +72,12 @@ def fit(
     regularization : float, (float, float) or "auto"
         L2 penalty per observed entry, in the units of the values; of the rows' and of the columns' factors and biases
         when a pair. "auto" tries several on held-out entries; with unobserved="zero" it is 0.
+    l1_regularization : float or (float, float)
+        Penalty on the moduli of the factors (and biases), per observed entry; makes many of them zero.
     biases : bool or "auto"
-        Fit mean + row offset + column offset beside U V^H; "auto" does for "missing".
+        Fit mean + row offset + column offset beside U V^H; "auto" does for "missing", unless `nonnegative`.
+    nonnegative : bool or (bool, bool)
+        Keep the factors (and biases) of rows and of columns at 0 or above. Values are not shifted by their mean then.
     learning_rate : float or "auto"
         Step of the first epoch, which falls linearly to zero over the epochs; in reciprocal units of the values. Where
         a fit diverges it starts again with half the step.
@@ -99,8 +103,7 @@ def fit(
     callback : callable, optional
         Called after each epoch of the final fit with an object that has the attributes epoch, seconds, learning_rate,
         train_loss and validation_loss (for standardised values); a true answer ends the fit.
-    l1_regularization, nonnegative, sample_weight, unobserved_weight, init, posterior_samples, max_memory, progress, \
-checkpoint
+    sample_weight, unobserved_weight, init, posterior_samples, max_memory, progress, checkpoint
         Not available yet; anything but the default raises NotImplementedError.
 
     Returns
@@ -132,8 +135,6 @@ checkpoint
     if unobserved == "weak":
         raise NotImplementedError("unobserved='weak' is not available yet; use 'missing' or 'zero'")
     refuse_unbuilt(
-        l1_regularization=(l1_regularization, 0.0),
-        nonnegative=(nonnegative, False),
         sample_weight=(sample_weight, None),
         unobserved_weight=(unobserved_weight, None),
         init=(init, None),
@@ -143,7 +144,18 @@ checkpoint
         checkpoint=(checkpoint, None),
     )
     options = check_options(
-        rank, unobserved, loss, biases, regularization, learning_rate, max_epochs, max_seconds, seed, callback
+        rank,
+        unobserved,
+        loss,
+        biases,
+        regularization,
+        l1_regularization,
+        nonnegative,
+        learning_rate,
+        max_epochs,
+        max_seconds,
+        seed,
+        callback,
     )
     with using_threads(n_threads):
         if unobserved == "zero":
@@ -165,6 +177,7 @@ def _fit_zero(X: Any, validation: Any, shape: Any, duplicates: str, dtype: Any, 
             stacklevel=3,
         )
     computed = check_dtype(dtype, A.dtype, A.dtype)
+    _check_real_only(options, computed)
     if options.loss == "squared":
         largest = float(np.abs(A).max())
         scale = largest * float(np.sqrt(np.mean(np.abs(A / (largest or 1.0)) ** 2))) or 1.0
@@ -184,6 +197,7 @@ def _fit_zero(X: Any, validation: Any, shape: Any, duplicates: str, dtype: Any, 
 def _fit_missing(X: Any, validation: Any, shape: Any, duplicates: str, dtype: Any, options: Any) -> Factorization:
     observed = as_observations(X, shape=shape, duplicates=duplicates)
     computed = check_dtype(dtype, observed.data.dtype, np.float32)
+    _check_real_only(options, computed)
     if observed.std == 0:
         warnings.warn(
             f"all stored values of X equal {observed.data[0]}: with unobserved='missing' there is nothing to learn but "
@@ -196,8 +210,15 @@ def _fit_missing(X: Any, validation: Any, shape: Any, duplicates: str, dtype: An
 
 
 def _is_centred(options: Options) -> bool:
-    """Whether the fit measures predictions from a constant: with biases, and behind a link always."""
-    return options.biases or find_traits(options.loss).centre == "origin"
+    """Whether predictions are measured from a constant: with biases, behind a link always, with signs bound never."""
+    return not any(options.nonnegative) and (options.biases or find_traits(options.loss).centre == "origin")
+
+
+def _check_real_only(options: Options, dtype: np.dtype[Any]) -> None:
+    """Refuse what complex numbers do not have: a sign, and an L1 penalty of their parts."""
+    for name, sides in (("nonnegative", options.nonnegative), ("l1_regularization", options.l1_penalty)):
+        if any(sides) and dtype.kind == "c":
+            raise TypeError(f"{name} needs real values, X is complex")
 
 
 def _standardise(X: Observations, options: Options, computed: np.dtype[Any]) -> Standard:

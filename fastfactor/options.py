@@ -27,6 +27,10 @@ class Options:
     biases : bool
     penalty : (float, float) or None
         Regularization of rows and of columns, in the units of the values.
+    l1_penalty : (float, float)
+        The same for l1_regularization.
+    nonnegative : (bool, bool)
+        Whether factors of rows and of columns are.
     learning_rate : float or None
     max_epochs : int or None
     max_seconds : float
@@ -38,6 +42,8 @@ class Options:
     loss: str
     biases: bool
     penalty: tuple[float, float] | None
+    l1_penalty: tuple[float, float]
+    nonnegative: tuple[bool, bool]
     learning_rate: float | None
     max_epochs: int | None
     max_seconds: float
@@ -88,6 +94,14 @@ def check_penalty(value: Any, name: str) -> tuple[float, float]:
     return check_real(pair[0], name), check_real(pair[1], name)
 
 
+def check_flags(value: Any, name: str) -> tuple[bool, bool]:
+    """Return whether something holds for rows and for columns, from one bool for both or a pair."""
+    pair = value if isinstance(value, tuple | list) else (value, value)
+    if len(pair) != 2 or not all(isinstance(flag, bool | np.bool_) for flag in pair):
+        raise ValueError(f"{name} must be True, False or a pair (row, column) of them, got {value!r}")
+    return bool(pair[0]), bool(pair[1])
+
+
 def refuse_unbuilt(**arguments: tuple[Any, Any]) -> None:
     """Raise NotImplementedError for an argument that is not at the default it has: never ignore one silently."""
     for name, (value, default) in arguments.items():
@@ -122,6 +136,8 @@ def check_options(
     loss: Any,
     biases: Any,
     regularization: Any,
+    l1_regularization: Any,
+    nonnegative: Any,
     learning_rate: Any,
     max_epochs: Any,
     max_seconds: Any,
@@ -144,14 +160,17 @@ def check_options(
         penalty = check_penalty(regularization, "regularization")
     elif unobserved == "zero":
         penalty = (0.0, 0.0)
+    signs = check_flags(nonnegative, "nonnegative")
     rate = None
     if not (isinstance(learning_rate, str) and learning_rate == "auto"):
         rate = check_real(learning_rate, "learning_rate", strict=True)
     return Options(
         rank=check_integer(rank, "rank", 1),
         loss=check_loss(loss),
-        biases=unobserved == "missing" if isinstance(biases, str) else bool(biases),
+        biases=unobserved == "missing" and not any(signs) if isinstance(biases, str) else bool(biases),
         penalty=penalty,
+        l1_penalty=check_penalty(l1_regularization, "l1_regularization"),
+        nonnegative=signs,
         learning_rate=rate,
         max_epochs=None if max_epochs is None else check_integer(max_epochs, "max_epochs", 1),
         max_seconds=math.inf if max_seconds is None else check_real(max_seconds, "max_seconds", strict=True),

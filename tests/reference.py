@@ -85,12 +85,13 @@ def visit_dense(A, row_starts, col_starts, diagonals):
     return visits
 
 
-def sweep(U, V, row_bias, col_bias, visits, lr, reg, biases, loss="squared", place=None):
+def sweep(U, V, row_bias, col_bias, visits, lr, reg, biases, loss="squared", place=None, prox=None):
     """Return U, V, row_bias, col_bias after one step on each visit, and the sum of the losses before each step.
 
     One step on (r, c), all from the old values: U_r += lr (e V_c - reg U_r), V_c += lr (conj(e) U_r - reg V_c), with
     e = -dL/dp. `place` is (origin, scale, slope, height): then the loss sees origin + scale p, its derivative and its
-    value count times slope and height, and no lr e is longer than LONGEST_STEP.
+    value count times slope and height, and no lr e is longer than LONGEST_STEP. `prox` is (l1 of rows, l1 of columns,
+    least of rows, least of columns): after the step each number moves lr l1 towards 0, never past, and up to the least.
     """
     double = np.result_type(U.dtype, np.float64)
     U, V, row_bias, col_bias = (np.array(M, double) for M in (U, V, row_bias, col_bias))
@@ -111,6 +112,10 @@ def sweep(U, V, row_bias, col_bias, visits, lr, reg, biases, loss="squared", pla
         if biases:
             row_bias[r] += lr * (e - reg_row[r] * row_bias[r])
             col_bias[c] += lr * (e - reg_col[c] * col_bias[c])
+        if prox is not None:
+            for M, i, side in ((U, r, 0), (V, c, 1), (row_bias, r, 0), (col_bias, c, 1))[: 4 if biases else 2]:
+                shorter = np.sign(M[i]) * np.maximum(np.abs(M[i]) - lr * prox[side], 0)
+                M[i] = np.maximum(shorter, prox[side + 2])
         total += height * value(x, origin + scale * p)
     return U, V, row_bias, col_bias, total
 

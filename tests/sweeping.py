@@ -44,22 +44,25 @@ def draw(shape, rank, dtype, biases, loss="squared"):
     return factors, Static(spec)
 
 
-def sweep_library(grid, factors, static, diagonals, reg=REG, place=None):
+def sweep_library(grid, factors, static, diagonals, reg=REG, place=None, prox=None):
     real = factors.U.real.dtype.type
     losses = np.zeros((grid.n_stripes, grid.n_stripes))
     shrink = (np.asarray(1 - LR * r, real) if np.ndim(r) else real(1 - LR * r) for r in reg)
-    step = Step(real(LR), *shrink, place if place is None else np.array(place, real))
+    step = Step(real(LR), *shrink, place if place is None else np.array(place, real), prox)
     grid.sweep(factors, diagonals, losses, step, static)
     return losses.sum()
 
 
-def assert_equal_to_oracle(grid, visits, rank, dtype, biases, diagonals, reg=REG, loss=("squared", None, "squared")):
+def assert_equal_to_oracle(
+    grid, visits, rank, dtype, biases, diagonals, reg=REG, loss=("squared", None, "squared"), prox=None
+):
     """Compare; `loss` is the name in a Spec, the place, and the oracle's loss: a name or two functions."""
     name, place, functions = loss
     factors, static = draw(grid.shape, rank, dtype, biases, name)
-    expected = reference.sweep(*factors, visits, LR, reg, biases, functions, place)
+    expected = reference.sweep(*factors, visits, LR, reg, biases, functions, place, prox)
     before = [M.copy() for M in factors]
-    loss = sweep_library(grid, factors, static, diagonals, reg, place)
+    scaled = None if prox is None else np.array([LR * prox[0], LR * prox[1], *prox[2:]], factors.U.dtype)
+    loss = sweep_library(grid, factors, static, diagonals, reg, place, scaled)
     tolerance = TOLERANCE[np.dtype(dtype).name]
     for old, got, wanted in zip(before, factors, expected[:4], strict=True):
         np.testing.assert_allclose(got, wanted, rtol=tolerance, atol=tolerance)

@@ -16,7 +16,7 @@ from fastfactor.kernels.update import Factors
 from fastfactor.matrix.grid import DenseGrid, Grid, Held, build_grid, count_entries
 from fastfactor.matrix.inputs import Observations
 from fastfactor.options import Options
-from fastfactor.solvers.memory import choose_spec, draw_factors
+from fastfactor.solvers.memory import choose_spec, draw_factors, make_nonnegative
 from fastfactor.solvers.schedule import (
     AUTO_EPOCHS,
     AUTO_LEARNING_RATE,
@@ -72,20 +72,33 @@ class Task:
         unit = self.standard.penalty_unit
         return None if given is None else Penalty(given[0] / unit, given[1] / unit)
 
+    def prox(self) -> NDArray[np.float64] | None:
+        """Return L1 penalties and lower bounds of rows and of columns, standardised; None where there are none."""
+        if not any(self.options.l1_penalty) and not any(self.options.nonnegative):
+            return None
+        l1 = [penalty / self.standard.l1_unit for penalty in self.options.l1_penalty]
+        return np.array([*l1, *(0.0 if bounded else -np.inf for bounded in self.options.nonnegative)])
+
     def run(self, grid: Sweepable, schedule: Schedule, penalty: Penalty, validation: Held | None) -> Run:
         """Return a run on `grid` with these choices."""
         options = self.options
+
+        def draw() -> Factors:
+            factors = draw_factors(grid.shape, options.rank, self.width, self.dtype, SPREAD, options.seed)
+            return make_nonnegative(factors, options.nonnegative)
+
         return Run(
             spec=self.spec,
             schedule=schedule,
             penalty=penalty,
-            draw=lambda: draw_factors(grid.shape, options.rank, self.width, self.dtype, SPREAD, options.seed),
+            draw=draw,
             validation=validation,
             seed=options.seed,
             deadline=self.started + options.max_seconds,
             callback=options.callback,
             started=self.started,
             place=self.standard.place_in(self.dtype),
+            prox=self.prox(),
             baseline=self.standard.baseline,
         )
 

@@ -90,6 +90,8 @@ class Run:
         When the fit began, on the same clock as the deadline.
     place : (4,) array or None
         Where predictions lie (`Place` of kernels/losses.py), in the dtype of the factors.
+    prox : (4,) array or None
+        L1 penalties of rows and of columns, standardised, and the least their numbers may be.
     baseline : float
         Mean loss of predicting zero.
     """
@@ -105,6 +107,7 @@ class Run:
     stop_after: int | None = None
     started: float = field(default_factory=time.perf_counter)
     place: NDArray[Any] | None = None
+    prox: NDArray[Any] | None = None
     baseline: float = 1.0
 
 
@@ -133,7 +136,8 @@ def update_epoch(grid: Sweepable, factors: Factors, run: Run, epoch: int, static
     real = factors.U.real.dtype.type
     lr = run.schedule.rate(epoch)
     shrink_u, shrink_v = (compute_shrink(lr, reg, real) for reg in (run.penalty.rows, run.penalty.cols))
-    step = Step(real(lr), shrink_u, shrink_v, run.place)
+    prox = None if run.prox is None else np.array(run.prox * np.array([lr, lr, 1, 1]), real)
+    step = Step(real(lr), shrink_u, shrink_v, run.place, prox)
     losses = np.zeros((B, B))
     order = np.random.default_rng([run.seed, 2, epoch]).permutation(B)
     n_launches = min(B, int(np.ceil(grid.n_entries * factors.U.shape[1] / _WORK_PER_LAUNCH)))

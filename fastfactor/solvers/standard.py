@@ -49,6 +49,11 @@ class Standard:
         return self.curvature * self.scale
 
     @property
+    def l1_unit(self) -> float:
+        """L1 penalties in the user's units, over those in the fit's."""
+        return self.curvature * self.scale**1.5
+
+    @property
     def loss_unit(self) -> float:
         """Losses in the user's units, over those in the fit's."""
         return self.curvature * self.scale**2

@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from fastfactor.api import fit
     from fastfactor.decomposition import pca, svd, svds
     from fastfactor.exceptions import ConvergenceWarning, DivergenceError
+    from fastfactor.kernels.losses import Loss
     from fastfactor.model import Factorization
     from fastfactor.results import PCAResult, SVDResult
 
@@ -21,6 +22,7 @@ __all__ = [
     "ConvergenceWarning",
     "DivergenceError",
     "Factorization",
+    "Loss",
     "PCAResult",
     "SVDResult",
     "fit",
@@ -33,6 +35,7 @@ _HOMES = {
     "ConvergenceWarning": "exceptions",
     "DivergenceError": "exceptions",
     "Factorization": "model",
+    "Loss": "kernels.losses",
     "PCAResult": "results",
     "SVDResult": "results",
     "fit": "api",

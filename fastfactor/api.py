@@ -9,12 +9,15 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from fastfactor.kernels.losses import LOSSES, find_loss, find_traits
 from fastfactor.kernels.update import Factors
+from fastfactor.matrix.domains import check_domain, check_labels, locate_in
 from fastfactor.matrix.grid import Grid, Held
 from fastfactor.matrix.inputs import Observations, as_dense, as_observations
 from fastfactor.model import Factorization
-from fastfactor.options import UNOBSERVED, check_choice, check_dtype, check_options, check_real, refuse_unbuilt
-from fastfactor.solvers.fitting import Fitted, Standard, Task, fit_dense, fit_observed
+from fastfactor.options import UNOBSERVED, Options, check_choice, check_dtype, check_options, check_real, refuse_unbuilt
+from fastfactor.solvers.fitting import Fitted, Task, fit_dense, fit_observed
+from fastfactor.solvers.standard import Standard, standardise
 from fastfactor.threads import using_threads
 
 _SLOW_DENSE_WORK = 2e11  # entries x rank x epochs of unobserved="zero": minutes
@@ -25,7 +28,7 @@ def fit(
     rank: int = 32,
     *,
     unobserved: str = "missing",
-    loss: str = "squared",
+    loss: Any = "squared",
     regularization: Any = "auto",
     l1_regularization: Any = 0.0,
     biases: bool | str = "auto",
@@ -62,13 +65,19 @@ def fit(
     unobserved : {"missing", "zero"}
         What is not stored (or is NaN in a dense matrix): unknown, or 0. With "zero" every epoch visits all
         n_rows x n_cols entries; for large sparse matrices `fastfactor.svd` solves the same problem far faster.
-    loss : {"squared"}
-        Of an entry.
+    loss : {"squared", "absolute", "huber", "logistic", "poisson"} or Loss
+        Of an entry. "absolute" and "huber" (quadratic up to one robust standard deviation of the values) for outliers;
+        "logistic" for exactly two values: predictions are probabilities of the larger one; "poisson" for counts, with
+        the logarithm as link: predictions are means; a `fastfactor.Loss` for one of your own.
     regularization : float, (float, float) or "auto"
         L2 penalty per observed entry, in the units of the values; of the rows' and of the columns' factors and biases
         when a pair. "auto" tries several on held-out entries; with unobserved="zero" it is 0.
+    l1_regularization : float or (float, float)
+        Penalty on the moduli of the factors (and biases), per observed entry; makes many of them zero.
     biases : bool or "auto"
-        Fit mean + row offset + column offset beside U V^H; "auto" does for "missing".
+        Fit mean + row offset + column offset beside U V^H; "auto" does for "missing", unless `nonnegative`.
+    nonnegative : bool or (bool, bool)
+        Keep the factors (and biases) of rows and of columns at 0 or above. Values are not shifted by their mean then.
     learning_rate : float or "auto"
         Step of the first epoch, which falls linearly to zero over the epochs; in reciprocal units of the values. Where
         a fit diverges it starts again with half the step.
@@ -94,8 +103,7 @@ def fit(
     callback : callable, optional
         Called after each epoch of the final fit with an object that has the attributes epoch, seconds, learning_rate,
         train_loss and validation_loss (for standardised values); a true answer ends the fit.
-    l1_regularization, nonnegative, sample_weight, unobserved_weight, init, posterior_samples, max_memory, progress, \
-checkpoint
+    sample_weight, unobserved_weight, init, posterior_samples, max_memory, progress, checkpoint
         Not available yet; anything but the default raises NotImplementedError.
 
     Returns
@@ -127,8 +135,6 @@ checkpoint
     if unobserved == "weak":
         raise NotImplementedError("unobserved='weak' is not available yet; use 'missing' or 'zero'")
     refuse_unbuilt(
-        l1_regularization=(l1_regularization, 0.0),
-        nonnegative=(nonnegative, False),
         sample_weight=(sample_weight, None),
         unobserved_weight=(unobserved_weight, None),
         init=(init, None),
@@ -138,7 +144,18 @@ checkpoint
         checkpoint=(checkpoint, None),
     )
     options = check_options(
-        rank, unobserved, loss, biases, regularization, learning_rate, max_epochs, max_seconds, seed, callback
+        rank,
+        unobserved,
+        loss,
+        biases,
+        regularization,
+        l1_regularization,
+        nonnegative,
+        learning_rate,
+        max_epochs,
+        max_seconds,
+        seed,
+        callback,
     )
     with using_threads(n_threads):
         if unobserved == "zero":
@@ -160,29 +177,61 @@ def _fit_zero(X: Any, validation: Any, shape: Any, duplicates: str, dtype: Any, 
             stacklevel=3,
         )
     computed = check_dtype(dtype, A.dtype, A.dtype)
-    largest = float(np.abs(A).max())
-    scale = largest * float(np.sqrt(np.mean(np.abs(A / (largest or 1.0)) ** 2))) or 1.0
-    _check_range_of(computed, 0.0, scale)
-    task = Task.of(options, computed, Standard(0.0, scale))
-    fitted = fit_dense(np.ascontiguousarray(A / A.real.dtype.type(scale), computed), options, task)
+    _check_real_only(options, computed)
+    if options.loss == "squared":
+        largest = float(np.abs(A).max())
+        scale = largest * float(np.sqrt(np.mean(np.abs(A / (largest or 1.0)) ** 2))) or 1.0
+        _check_range_of(computed, 0.0, scale)
+        standard = Standard.of_moments(0.0, scale)
+    else:
+        labels = check_domain(find_traits(options.loss).domain, A.ravel(), lambda i: divmod(i, A.shape[1]))
+        standard = standardise(options.loss, A.ravel(), _is_centred(options), labels)
+    task = Task.of(options, computed, standard)
+    real = A.real.dtype.type
+    shift, scale = standard.labels
+    A = A / real(scale) if shift == 0 else (A - real(shift)) / real(scale)
+    fitted = fit_dense(np.ascontiguousarray(A, computed), options, task)
     return _as_model(fitted, task, np.arange(A.shape[0]), np.arange(A.shape[1]))
 
 
 def _fit_missing(X: Any, validation: Any, shape: Any, duplicates: str, dtype: Any, options: Any) -> Factorization:
     observed = as_observations(X, shape=shape, duplicates=duplicates)
     computed = check_dtype(dtype, observed.data.dtype, np.float32)
+    _check_real_only(options, computed)
     if observed.std == 0:
         warnings.warn(
             f"all stored values of X equal {observed.data[0]}: with unobserved='missing' there is nothing to learn but "
             "that; for implicit feedback use unobserved='weak'",
             stacklevel=3,
         )
-    shift = observed.mean if options.biases else 0.0
-    scale = (observed.std if options.biases else float(np.hypot(observed.std, abs(observed.mean)))) or 1.0
-    _check_range_of(computed, shift, scale)
-    task = Task.of(options, computed, Standard(shift, scale))
+    task = Task.of(options, computed, _standardise(observed, options, computed))
     fitted, grid = fit_observed(observed, _check_validation(validation, observed, task), options, task)
     return _as_model(fitted, task, grid.row_order, grid.col_order)
+
+
+def _is_centred(options: Options) -> bool:
+    """Whether predictions are measured from a constant: with biases, behind a link always, with signs bound never."""
+    return not any(options.nonnegative) and (options.biases or find_traits(options.loss).centre == "origin")
+
+
+def _check_real_only(options: Options, dtype: np.dtype[Any]) -> None:
+    """Refuse what complex numbers do not have: a sign, and an L1 penalty of their parts."""
+    for name, sides in (("nonnegative", options.nonnegative), ("l1_regularization", options.l1_penalty)):
+        if any(sides) and dtype.kind == "c":
+            raise TypeError(f"{name} needs real values, X is complex")
+
+
+def _standardise(X: Observations, options: Options, computed: np.dtype[Any]) -> Standard:
+    """Choose the units of a fit of `X`, having checked that the loss is defined for its values."""
+    if options.loss != "squared":
+        values = X.data[: X.n_entries]
+        labels = check_domain(find_traits(options.loss).domain, values, locate_in(X))
+        return standardise(options.loss, values, _is_centred(options), labels)
+    centred = _is_centred(options)
+    shift = X.mean if centred else 0.0
+    scale = (X.std if centred else float(np.hypot(X.std, abs(X.mean)))) or 1.0
+    _check_range_of(computed, shift, scale)
+    return Standard.of_moments(shift, scale)
 
 
 def _check_range_of(dtype: np.dtype[Any], shift: Any, scale: float) -> None:
@@ -209,10 +258,16 @@ def _check_validation(validation: Any, observed: Observations, task: Task) -> An
     if given.shape != observed.shape:
         raise ValueError(f"validation has shape {given.shape}, X has {observed.shape}")
 
+    domain = find_traits(task.spec.loss).domain
+    if task.spec.loss != "squared" and domain != "binary":
+        check_domain(domain, given.data[: given.n_entries], locate_in(given), "validation")
+    elif domain == "binary":
+        check_labels(task.standard.labels, given.data[: given.n_entries], locate_in(given), "validation")
+
     def place(grid: Grid) -> Held:
         places = np.argsort(grid.row_order), np.argsort(grid.col_order)
-        values = (given.data[: given.n_entries] - task.standard.shift) / task.standard.scale
-        return Held(places[0][given.rows], places[1][given.indices[: given.n_entries]], values.astype(task.dtype))
+        values = task.standard.apply(given.data[: given.n_entries], task.dtype)
+        return Held(places[0][given.rows], places[1][given.indices[: given.n_entries]], values)
 
     return place
 
@@ -220,6 +275,7 @@ def _check_validation(validation: Any, observed: Observations, task: Task) -> An
 def _as_model(fitted: Fitted, task: Task, row_order: NDArray[Any], col_order: NDArray[Any]) -> Factorization:
     """Bring factors back to the user's order and units."""
     scale, rank = task.standard.scale, task.options.rank
+    unit, loss_unit = task.standard.penalty_unit, task.standard.loss_unit
     factors: Factors = fitted.factors
     real = factors.U.real.dtype.type
 
@@ -232,9 +288,9 @@ def _as_model(fitted: Fitted, task: Task, row_order: NDArray[Any], col_order: ND
     columns: dict[str, ArrayLike] = {
         "epoch": np.array([e.epoch for e in fitted.history], np.int64),
         "seconds": np.array([e.seconds for e in fitted.history]),
-        "learning_rate": np.array([e.learning_rate for e in fitted.history]) / scale,
-        "train_loss": np.array([e.train_loss for e in fitted.history]) * scale**2,
-        "validation_loss": np.array([e.validation_loss for e in fitted.history]) * scale**2,
+        "learning_rate": np.array([e.learning_rate for e in fitted.history]) / unit,
+        "train_loss": np.array([e.train_loss for e in fitted.history]) * loss_unit,
+        "validation_loss": np.array([e.validation_loss for e in fitted.history]) * loss_unit,
     }
     return Factorization(
         U=restore(factors.U, row_order, scale**0.5),
@@ -244,4 +300,5 @@ def _as_model(fitted: Fitted, task: Task, row_order: NDArray[Any], col_order: ND
         col_bias=restore(factors.col_bias, col_order, scale),
         history={name: np.asarray(column) for name, column in columns.items()},
         selection=fitted.selection,
+        loss=task.spec.loss if task.spec.loss in LOSSES else find_loss(task.spec.loss),
     )

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from fastfactor.kernels.losses import LOSSES, Loss
 from fastfactor.kernels.predict import predict_pairs
 from fastfactor.kernels.simd import Spec, Static
 from fastfactor.kernels.update import Factors
@@ -20,7 +21,9 @@ from fastfactor.threads import launch
 
 @dataclass(frozen=True)
 class Factorization:
-    """A fitted low-rank model, X_rc ~ mean + row_bias_r + col_bias_c + sum_q U_rq conj(V_cq).
+    """A fitted low-rank model, X_rc ~ link(mean + row_bias_r + col_bias_c + sum_q U_rq conj(V_cq)).
+
+    The link is the identity but for loss="logistic" (1 / (1 + exp(-p)), a probability) and "poisson" (exp(p), a mean).
 
     Attributes
     ----------
@@ -28,7 +31,8 @@ class Factorization:
     V : (n_cols, rank) array
         The factors, C-contiguous, float32, float64, complex64 or complex128.
     mean : number
-        Global offset; 0 without biases.
+        Global offset, on the inner side of the link; 0 without biases for the losses that have none (squared, absolute,
+        huber).
     row_bias, col_bias : (n_rows,), (n_cols,) arrays
         Offsets; zeros without biases.
     history : dict of arrays
@@ -36,6 +40,8 @@ class Factorization:
         of the squared values.
     selection : dict
         What "auto" tried and chose.
+    loss : str or Loss
+        What was minimised: a name, or the object for a loss of the user's own.
     """
 
     U: NDArray[Any]
@@ -45,6 +51,7 @@ class Factorization:
     col_bias: NDArray[Any]
     history: Mapping[str, NDArray[Any]] = field(default_factory=dict, repr=False)
     selection: Mapping[str, Any] = field(default_factory=dict, repr=False)
+    loss: str | Loss = field(default="squared", repr=False)
 
     @property
     def rank(self) -> int:
@@ -61,7 +68,7 @@ class Factorization:
         return f"Factorization({n_rows} x {n_cols}, rank={self.rank}, dtype={self.U.dtype})"
 
     def predict(self, rows: ArrayLike, cols: ArrayLike) -> NDArray[Any]:
-        """Return the model's value at each pair (rows[i], cols[i]).
+        """Return the model's value at each pair (rows[i], cols[i]): the mean of the response, the link applied.
 
         Parameters
         ----------
@@ -95,7 +102,11 @@ class Factorization:
         factors = Factors(self.U, self.V, self.row_bias, self.col_bias)
         launch(predict_pairs, factors, rows, cols, out, Static(Spec(lanes, False, "squared", True)))
         out += self.mean
-        return out.reshape(shape)
+        return self._link(out).reshape(shape)
+
+    def _link(self, predictions: NDArray[Any]) -> NDArray[Any]:
+        loss = LOSSES[self.loss] if isinstance(self.loss, str) else self.loss
+        return np.asarray(loss.link(predictions))
 
     def _positions(self, index: ArrayLike, axis: int, name: str) -> NDArray[np.int64]:
         positions = as_index(np.ravel(index), name).astype(np.int64)
@@ -133,7 +144,7 @@ class Factorization:
         block: NDArray[Any] = self.U[positions] @ self.V.conj().T
         block += self.row_bias[positions, None]
         block += self.col_bias + self.mean
-        return block
+        return self._link(block)
 
     def svd(self, include_biases: bool = False) -> SVDResult:
         """Return the singular value decomposition of the fitted U V^H (for completion that is not the SVD of X).

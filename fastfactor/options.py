@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from fastfactor.kernels.losses import LOSSES
+from fastfactor.kernels.losses import LOSSES, Loss, register_loss
 
 UNOBSERVED = ("missing", "zero", "weak")
 
@@ -23,9 +23,14 @@ class Options:
     ----------
     rank : int
     loss : str
+        As a `Spec` names it.
     biases : bool
     penalty : (float, float) or None
         Regularization of rows and of columns, in the units of the values.
+    l1_penalty : (float, float)
+        The same for l1_regularization.
+    nonnegative : (bool, bool)
+        Whether factors of rows and of columns are.
     learning_rate : float or None
     max_epochs : int or None
     max_seconds : float
@@ -37,6 +42,8 @@ class Options:
     loss: str
     biases: bool
     penalty: tuple[float, float] | None
+    l1_penalty: tuple[float, float]
+    nonnegative: tuple[bool, bool]
     learning_rate: float | None
     max_epochs: int | None
     max_seconds: float
@@ -70,12 +77,29 @@ def check_choice(value: Any, name: str, choices: tuple[str, ...]) -> str:
     return str(value)
 
 
+def check_loss(loss: Any) -> str:
+    """Return the name by which a `Spec` knows `loss`, a name or a `Loss`; or raise an error that lists the names."""
+    if isinstance(loss, Loss):
+        return register_loss(loss)
+    if not isinstance(loss, str):
+        raise TypeError(f"loss must be one of {', '.join(map(repr, LOSSES))} or a fastfactor.Loss, got {loss!r}")
+    return check_choice(loss, "loss", tuple(LOSSES))
+
+
 def check_penalty(value: Any, name: str) -> tuple[float, float]:
     """Return a penalty of rows and one of columns, from one number for both or a pair."""
     pair = value if isinstance(value, tuple | list) else (value, value)
     if len(pair) != 2:
         raise ValueError(f"{name} must be a number or a pair (row, column), got {value!r}")
     return check_real(pair[0], name), check_real(pair[1], name)
+
+
+def check_flags(value: Any, name: str) -> tuple[bool, bool]:
+    """Return whether something holds for rows and for columns, from one bool for both or a pair."""
+    pair = value if isinstance(value, tuple | list) else (value, value)
+    if len(pair) != 2 or not all(isinstance(flag, bool | np.bool_) for flag in pair):
+        raise ValueError(f"{name} must be True, False or a pair (row, column) of them, got {value!r}")
+    return bool(pair[0]), bool(pair[1])
 
 
 def refuse_unbuilt(**arguments: tuple[Any, Any]) -> None:
@@ -112,6 +136,8 @@ def check_options(
     loss: Any,
     biases: Any,
     regularization: Any,
+    l1_regularization: Any,
+    nonnegative: Any,
     learning_rate: Any,
     max_epochs: Any,
     max_seconds: Any,
@@ -125,7 +151,6 @@ def check_options(
     TypeError, ValueError
         Naming the argument and the value.
     """
-    check_choice(loss, "loss", tuple(LOSSES))
     if biases != "auto" and not isinstance(biases, bool | np.bool_):
         raise ValueError(f"biases must be True, False or 'auto', got {biases!r}")
     if callback is not None and not callable(callback):
@@ -135,14 +160,17 @@ def check_options(
         penalty = check_penalty(regularization, "regularization")
     elif unobserved == "zero":
         penalty = (0.0, 0.0)
+    signs = check_flags(nonnegative, "nonnegative")
     rate = None
     if not (isinstance(learning_rate, str) and learning_rate == "auto"):
         rate = check_real(learning_rate, "learning_rate", strict=True)
     return Options(
         rank=check_integer(rank, "rank", 1),
-        loss=loss,
-        biases=unobserved == "missing" if isinstance(biases, str) else bool(biases),
+        loss=check_loss(loss),
+        biases=unobserved == "missing" and not any(signs) if isinstance(biases, str) else bool(biases),
         penalty=penalty,
+        l1_penalty=check_penalty(l1_regularization, "l1_regularization"),
+        nonnegative=signs,
         learning_rate=rate,
         max_epochs=None if max_epochs is None else check_integer(max_epochs, "max_epochs", 1),
         max_seconds=math.inf if max_seconds is None else check_real(max_seconds, "max_seconds", strict=True),

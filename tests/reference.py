@@ -7,6 +7,28 @@ diagonal, block by block, and within a block in runs that take turns.
 import numpy as np
 
 RUNS = 8
+LONGEST_STEP = 0.5
+
+
+def huber(x, p):
+    e = abs(x - p)
+    return e**2 if e < 1 else 2 * e - 1
+
+
+# name: (value, derivative); the values of squared and huber are twice the functions that are descended on.
+LOSSES = {
+    "squared": (lambda x, p: abs(x - p) ** 2, lambda x, p: p - x),
+    "absolute": (lambda x, p: abs(x - p), lambda x, p: (p > x) - float(p < x)),
+    "huber": (huber, lambda x, p: max(-1.0, min(1.0, p - x))),
+    "logistic": (
+        lambda x, p: -np.log(1 / (1 + np.exp(-p)) if x == 1 else 1 - 1 / (1 + np.exp(-p))),
+        lambda x, p: 1 / (1 + np.exp(-p)) - x,
+    ),
+    "poisson": (
+        lambda x, p: (x * np.log(x / np.exp(p)) if x > 0 else 0.0) - x + np.exp(p),
+        lambda x, p: np.exp(p) - x,
+    ),
+}
 
 
 def interleave(entries):
@@ -64,27 +86,39 @@ def visit_dense(A, row_starts, col_starts, diagonals):
     return visits
 
 
-def sweep(U, V, row_bias, col_bias, visits, lr, reg, biases):
-    """Return U, V, row_bias, col_bias after one step on each visit, and the sum of |e|^2 before each step.
+def sweep(U, V, row_bias, col_bias, visits, lr, reg, biases, loss="squared", place=None, prox=None):
+    """Return U, V, row_bias, col_bias after one step on each visit, and the sum of the losses before each step.
 
-    One step on (r, c), all from the old values: U_r += lr (e V_c - reg U_r), V_c += lr (conj(e) U_r - reg V_c).
+    One step on (r, c), all from the old values: U_r += lr (e V_c - reg U_r), V_c += lr (conj(e) U_r - reg V_c), with
+    e = -dL/dp. `place` is (origin, scale, slope, height): then the loss sees origin + scale p, its derivative and its
+    value count times slope and height, and no lr e is longer than LONGEST_STEP. `prox` is (l1 of rows, l1 of columns,
+    least of rows, least of columns): after the step each number moves lr l1 towards 0, never past, and up to the least.
     """
     double = np.result_type(U.dtype, np.float64)
     U, V, row_bias, col_bias = (np.array(M, double) for M in (U, V, row_bias, col_bias))
     reg_row, reg_col = np.broadcast_to(reg[0], len(U)), np.broadcast_to(reg[1], len(V))  # one for all, or one each
-    loss = 0.0
+    value, derivative = LOSSES[loss] if isinstance(loss, str) else loss
+    origin, scale, slope, height = (0, 1, 1, 1) if place is None else place
+    total = 0.0
     for r, c, x in visits:
-        e = x - sum(U[r, q] * np.conj(V[c, q]) for q in range(U.shape[1]))
+        p = sum(U[r, q] * np.conj(V[c, q]) for q in range(U.shape[1]))
         if biases:
-            e -= row_bias[r] + col_bias[c]
+            p += row_bias[r] + col_bias[c]
+        e = -slope * derivative(x, origin + scale * p)
+        if place is not None:
+            e = np.clip(lr * e, -LONGEST_STEP, LONGEST_STEP) / lr
         u, v = U[r].copy(), V[c].copy()
         U[r] = u + lr * (e * v - reg_row[r] * u)
         V[c] = v + lr * (np.conj(e) * u - reg_col[c] * v)
         if biases:
             row_bias[r] += lr * (e - reg_row[r] * row_bias[r])
             col_bias[c] += lr * (e - reg_col[c] * col_bias[c])
-        loss += abs(e) ** 2
-    return U, V, row_bias, col_bias, loss
+        if prox is not None:
+            for M, i, side in ((U, r, 0), (V, c, 1), (row_bias, r, 0), (col_bias, c, 1))[: 4 if biases else 2]:
+                shorter = np.sign(M[i]) * np.maximum(np.abs(M[i]) - lr * prox[side], 0)
+                M[i] = np.maximum(shorter, prox[side + 2])
+        total += height * value(x, origin + scale * p)
+    return U, V, row_bias, col_bias, total
 
 
 def objective(U, V, row_bias, col_bias, entries, reg, biases):

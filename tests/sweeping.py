@@ -33,8 +33,8 @@ def make_triplets(dtype, shape=(37, 29), share=0.6, seed=1):
     return rows, cols, values
 
 
-def draw(shape, rank, dtype, biases):
-    spec, width = choose_spec(rank, biases=biases)
+def draw(shape, rank, dtype, biases, loss="squared"):
+    spec, width = choose_spec(rank, biases=biases, loss=loss)
     factors = draw_factors(shape, rank, width, dtype, 1.0, SEED)
     rng = np.random.default_rng(9)
     for bias in (factors.row_bias, factors.col_bias):
@@ -44,20 +44,25 @@ def draw(shape, rank, dtype, biases):
     return factors, Static(spec)
 
 
-def sweep_library(grid, factors, static, diagonals, reg=REG):
+def sweep_library(grid, factors, static, diagonals, reg=REG, place=None, prox=None):
     real = factors.U.real.dtype.type
     losses = np.zeros((grid.n_stripes, grid.n_stripes))
     shrink = (np.asarray(1 - LR * r, real) if np.ndim(r) else real(1 - LR * r) for r in reg)
-    step = Step(real(LR), *shrink)
+    step = Step(real(LR), *shrink, place if place is None else np.array(place, real), prox)
     grid.sweep(factors, diagonals, losses, step, static)
     return losses.sum()
 
 
-def assert_equal_to_oracle(grid, visits, rank, dtype, biases, diagonals, reg=REG):
-    factors, static = draw(grid.shape, rank, dtype, biases)
-    expected = reference.sweep(factors.U, factors.V, factors.row_bias, factors.col_bias, visits, LR, reg, biases)
+def assert_equal_to_oracle(
+    grid, visits, rank, dtype, biases, diagonals, reg=REG, loss=("squared", None, "squared"), prox=None
+):
+    """Compare; `loss` is the name in a Spec, the place, and the oracle's loss: a name or two functions."""
+    name, place, functions = loss
+    factors, static = draw(grid.shape, rank, dtype, biases, name)
+    expected = reference.sweep(*factors, visits, LR, reg, biases, functions, place, prox)
     before = [M.copy() for M in factors]
-    loss = sweep_library(grid, factors, static, diagonals, reg)
+    scaled = None if prox is None else np.array([LR * prox[0], LR * prox[1], *prox[2:]], factors.U.dtype)
+    loss = sweep_library(grid, factors, static, diagonals, reg, place, scaled)
     tolerance = TOLERANCE[np.dtype(dtype).name]
     for old, got, wanted in zip(before, factors, expected[:4], strict=True):
         np.testing.assert_allclose(got, wanted, rtol=tolerance, atol=tolerance)
@@ -67,20 +72,21 @@ def assert_equal_to_oracle(grid, visits, rank, dtype, biases, diagonals, reg=REG
     assert not factors.V[:, rank:].any()
 
 
-def check_stored(X, triplets, rank, dtype, biases, shape=None):
+def check_stored(X, triplets, rank, dtype, biases, shape=None, **loss):
     """Sweep `X`, whatever its format, and compare with the oracle on `triplets`."""
     grid = build_grid(as_observations(X, shape=shape), shift=0.0, scale=1.0, dtype=dtype, seed=SEED)
     diagonals = np.random.default_rng(3).permutation(grid.n_stripes)
     places = grid.row_order, grid.col_order, grid.blocks.row_starts, grid.blocks.col_starts
-    assert_equal_to_oracle(grid, reference.visit_stored(*triplets, places, diagonals), rank, dtype, biases, diagonals)
+    visits = reference.visit_stored(*triplets, places, diagonals)
+    assert_equal_to_oracle(grid, visits, rank, dtype, biases, diagonals, **loss)
 
 
-def check_dense(X, A, rank, dtype, biases):
+def check_dense(X, A, rank, dtype, biases, **loss):
     """Sweep every entry of `X`, whatever its format, and compare with the oracle on `A`."""
     grid = DenseGrid.of(as_dense(X))
     diagonals = np.random.default_rng(3).permutation(grid.n_stripes)
     visits = reference.visit_dense(A, grid.row_starts, grid.col_starts, diagonals)
-    assert_equal_to_oracle(grid, visits, rank, dtype, biases, diagonals)
+    assert_equal_to_oracle(grid, visits, rank, dtype, biases, diagonals, **loss)
 
 
 def check_all(rank):
@@ -89,3 +95,8 @@ def check_all(rank):
     check_stored(triplets, triplets, rank, "float32", True, shape=(19, 14))
     A = make_dense("complex128", shape=(19, 14))
     check_dense(A, A, rank, "complex128", False)
+    triplets = *triplets[:2], (triplets[2] > 0).astype("float32")
+    place = (0.5, 2.0, 0.7, 0.3)
+    for name in reference.LOSSES:
+        loss = name, None if name in ("squared", "absolute", "huber") else place, name
+        check_stored(triplets, triplets, rank, "float32", True, shape=(19, 14), loss=loss)

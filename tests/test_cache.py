@@ -70,7 +70,7 @@ def test_edited_kernel_is_compiled_again(python, tmp_path):
     original = run()
     path = package / "kernels" / "update.py"
     source = path.read_text()
-    line = "g = step.lr * derivative(static, x, p)"
+    line = "g = bounded(step.lr * weigh(derivative(static, step.place, x, p), weight), step.place)"
     assert source.count(line) == 1
     path.write_text(source.replace(line, line.replace("step.lr", "step.lr * step.lr")))
     edited = run()

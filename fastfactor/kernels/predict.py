@@ -18,12 +18,16 @@ def predict_pairs(factors, rows, cols, out, static):
 
 
 @parallel_kernel
-def sum_losses(factors, rows, cols, values, sums, static):
-    """Write the summed loss over each of len(sums) equal slices of the pairs to `sums`."""
+def sum_losses(factors, held, place, sums, static):
+    """Write the summed loss over each of len(sums) equal slices of the pairs to `sums`.
+
+    `held` is (rows, cols, values), `place` that of `update.Step`.
+    """
+    rows, cols, values = held
     n, n_slices = len(rows), len(sums)
     for s in prange(n_slices):
         loss = 0.0
         for i in range(s * n // n_slices, (s + 1) * n // n_slices):
             p = predict_entry(factors, rows[i], cols[i], static)
-            loss += np.float64(value(static, values[i], p))
+            loss += np.float64(value(static, place, values[i], p))
         sums[s] = loss

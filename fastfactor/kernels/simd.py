@@ -320,6 +320,22 @@ def _total(typingctx, v):
 
 
 @intrinsic
+def _maximum(typingctx, v, s):
+    def codegen(context, builder, sig, args):
+        scalar = context.cast(builder, args[1], s, v.dtype if isinstance(v, VecType) else v)
+
+        def choose(x, y):  # an ordered comparison: NaN stays NaN
+            return builder.select(builder.fcmp_ordered("<", x, y), y, x)
+
+        if not isinstance(v, VecType):
+            return choose(args[0], scalar)
+        parts = [choose(part, _splat(builder, scalar, part.type.count)) for part in _split(builder, v, args[0])]
+        return _join(context, builder, v, parts)
+
+    return v(v, s), codegen
+
+
+@intrinsic
 def _zeros(typingctx, M, static):
     vec = VecType(M.dtype, static.spec.lanes)
 
@@ -331,6 +347,7 @@ def _zeros(typingctx, M, static):
 
 if SIMD and not DEBUG and not numba.config.DISABLE_JIT:
     load, store, prefetch, conj, total, zeros = _load, _store, _prefetch, _conj, _total, _zeros
+    maximum = _maximum
 else:
 
     @kernel
@@ -358,6 +375,11 @@ else:
     def conj(v):
         """Return the complex conjugate of a Vec or a scalar, `v` itself when it is real."""
         return np.conj(v)
+
+    @kernel
+    def maximum(v, s):
+        """Return the larger of each lane of a real Vec (or of a scalar) and the scalar `s`; NaN where the lane is."""
+        return np.maximum(v, s)
 
     @kernel
     def total(v):

@@ -96,6 +96,8 @@ def sweep_stored(factors, blocks, diagonals, losses, step, static):
                 step.lr,
                 cut(step.shrink_u, blocks.row_starts[b], blocks.row_starts[b + 1]),
                 cut(step.shrink_v, blocks.col_starts[c], blocks.col_starts[c + 1]),
+                step.place,
+                step.prox,
             )
             losses[b, d] = sweep_block(factors_here, blocks.entries, start, stop, step_here, static)
 
@@ -132,5 +134,5 @@ def sweep_dense(factors, A, stripes, diagonals, losses, step, static):
             c = (b + d) % B
             r0, r1, c0, c1 = row_starts[b], row_starts[b + 1], col_starts[c], col_starts[c + 1]
             factors_here = select_stripes(factors, r0, r1, c0, c1)
-            step_here = Step(step.lr, cut(step.shrink_u, r0, r1), cut(step.shrink_v, c0, c1))
+            step_here = Step(step.lr, cut(step.shrink_u, r0, r1), cut(step.shrink_v, c0, c1), step.place, step.prox)
             losses[b, d] = sweep_dense_block(A[r0:r1, c0:c1], factors_here, step_here, static)

@@ -9,8 +9,8 @@ from numba import types
 from numba.extending import overload
 
 from fastfactor.kernels.compiling import kernel
-from fastfactor.kernels.losses import derivative, value
-from fastfactor.kernels.simd import conj, load, store, total, zeros
+from fastfactor.kernels.losses import bounded, derivative, value
+from fastfactor.kernels.simd import conj, load, maximum, store, total, zeros
 
 
 class Factors(NamedTuple):
@@ -36,11 +36,18 @@ class Step(NamedTuple):
     lr : float
     shrink_u, shrink_v : float or array
         For factor rows and their biases, of matrix rows and of matrix columns: one number for all, or one for each.
+    place : (4,) array or None
+        A `losses.Place`: where predictions lie; None, which compiles to nothing, where the values are standardised.
+    prox : (4,) real array or None
+        Thresholds lr * l1 of rows and of columns, and the least that their numbers may be, 0 or -inf; None, which
+        compiles to nothing, where there is neither an L1 penalty nor a bound.
     """
 
     lr: Any
     shrink_u: Any
     shrink_v: Any
+    place: Any = None
+    prox: Any = None
 
 
 def at(numbers, i):
@@ -65,6 +72,36 @@ def _cut(numbers, start, stop):
     return lambda numbers, start, stop: numbers
 
 
+def approach(v, prox, side):
+    """Return what the L1 penalty and the bound make of `v`, rows being side 0 and columns side 1 (equation 8)."""
+    return v if prox is None else _approach(v, prox[side], prox[side + 2])
+
+
+@kernel
+def _approach(v, threshold, least):
+    zero = threshold - threshold
+    return maximum(maximum(v - threshold, zero) - maximum(zero - threshold - v, zero), least)
+
+
+@overload(approach, inline="always")
+def _approach_of(v, prox, side):
+    if isinstance(prox, types.NoneType):
+        return lambda v, prox, side: v
+    return lambda v, prox, side: _approach(v, prox[side], prox[side + 2])
+
+
+def weigh(number, weight):
+    """Return `number` times the weight of an entry; weights of None compile to nothing."""
+    return number if weight is None else number * weight
+
+
+@overload(weigh, inline="always")
+def _weigh(number, weight):
+    if isinstance(weight, types.NoneType | types.Omitted):
+        return lambda number, weight: number
+    return lambda number, weight: number * weight
+
+
 @kernel
 def n_chunks(M, static):
     """Return how many Vecs make up a factor row: a literal 1 when one does."""
@@ -85,17 +122,20 @@ def predict_entry(factors, r, c, static):
 
 
 @kernel
-def update_entry(factors, r, c, x, step, static):
-    """Descend on entry (r, c) of value x; both sides step from the old values (equation 4). Return its loss before."""
+def update_entry(factors, r, c, x, step, static, weight=None):
+    """Descend on entry (r, c) of value x; both sides step from the old values (equation 4). Return its loss before.
+
+    `weight` multiplies the loss, not the penalties; None means 1.
+    """
     U, V = factors.U, factors.V
     p = predict_entry(factors, r, c, static)
-    g = step.lr * derivative(static, x, p)
+    g = bounded(step.lr * weigh(derivative(static, step.place, x, p), weight), step.place)
     shrink_u, shrink_v = at(step.shrink_u, r), at(step.shrink_v, c)
     for k in range(n_chunks(U, static)):
         u, v = load(U, r, k, static), load(V, c, k, static)
-        store(U, r, k, shrink_u * u - g * v, static)
-        store(V, c, k, shrink_v * v - conj(g) * u, static)
+        store(U, r, k, approach(shrink_u * u - g * v, step.prox, 0), static)
+        store(V, c, k, approach(shrink_v * v - conj(g) * u, step.prox, 1), static)
     if static.biases:
-        factors.row_bias[r] = shrink_u * factors.row_bias[r] - g
-        factors.col_bias[c] = shrink_v * factors.col_bias[c] - g
-    return value(static, x, p)
+        factors.row_bias[r] = approach(shrink_u * factors.row_bias[r] - g, step.prox, 0)
+        factors.col_bias[c] = approach(shrink_v * factors.col_bias[c] - g, step.prox, 1)
+    return weigh(value(static, step.place, x, p), weight)

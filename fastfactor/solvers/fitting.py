@@ -16,7 +16,7 @@ from fastfactor.kernels.update import Factors
 from fastfactor.matrix.grid import DenseGrid, Grid, Held, build_grid, count_entries
 from fastfactor.matrix.inputs import Observations
 from fastfactor.options import Options
-from fastfactor.solvers.memory import choose_spec, draw_factors
+from fastfactor.solvers.memory import choose_spec, draw_factors, make_nonnegative
 from fastfactor.solvers.schedule import (
     AUTO_EPOCHS,
     AUTO_LEARNING_RATE,
@@ -29,16 +29,9 @@ from fastfactor.solvers.schedule import (
 )
 from fastfactor.solvers.selection import FIRST_PENALTY, MIN_HELD, choose_penalty
 from fastfactor.solvers.sgd import Epoch, Run, Sweepable, fit_factors
+from fastfactor.solvers.standard import Standard
 
 HELD_SHARE = 0.1
-
-
-@dataclass(frozen=True)
-class Standard:
-    """The units of the fit: what is fitted is (x - shift) / scale."""
-
-    shift: Any
-    scale: float
 
 
 @dataclass(frozen=True)
@@ -70,27 +63,43 @@ class Task:
     def schedule(self, n_epochs: int) -> Schedule:
         """Return the schedule: a step in the user's units grows with the values' scale in standardised ones."""
         given = self.options.learning_rate
-        rate = AUTO_LEARNING_RATE if given is None else given * self.standard.scale
+        rate = AUTO_LEARNING_RATE if given is None else given * self.standard.penalty_unit
         return Schedule(rate, n_epochs)
 
     def penalty(self) -> Penalty | None:
         """Return the given penalty in standardised units; None when it is to be chosen."""
         given = self.options.penalty
-        return None if given is None else Penalty(given[0] / self.standard.scale, given[1] / self.standard.scale)
+        unit = self.standard.penalty_unit
+        return None if given is None else Penalty(given[0] / unit, given[1] / unit)
+
+    def prox(self) -> NDArray[np.float64] | None:
+        """Return L1 penalties and lower bounds of rows and of columns, standardised; None where there are none."""
+        if not any(self.options.l1_penalty) and not any(self.options.nonnegative):
+            return None
+        l1 = [penalty / self.standard.l1_unit for penalty in self.options.l1_penalty]
+        return np.array([*l1, *(0.0 if bounded else -np.inf for bounded in self.options.nonnegative)])
 
     def run(self, grid: Sweepable, schedule: Schedule, penalty: Penalty, validation: Held | None) -> Run:
         """Return a run on `grid` with these choices."""
         options = self.options
+
+        def draw() -> Factors:
+            factors = draw_factors(grid.shape, options.rank, self.width, self.dtype, SPREAD, options.seed)
+            return make_nonnegative(factors, options.nonnegative)
+
         return Run(
             spec=self.spec,
             schedule=schedule,
             penalty=penalty,
-            draw=lambda: draw_factors(grid.shape, options.rank, self.width, self.dtype, SPREAD, options.seed),
+            draw=draw,
             validation=validation,
             seed=options.seed,
             deadline=self.started + options.max_seconds,
             callback=options.callback,
             started=self.started,
+            place=self.standard.place_in(self.dtype),
+            prox=self.prox(),
+            baseline=self.standard.baseline,
         )
 
 
@@ -101,7 +110,8 @@ def fit_dense(A: NDArray[Any], options: Options, task: Task) -> Fitted:
     assert penalty is not None
     run = task.run(grid, task.schedule(options.max_epochs or count_epochs_of_all(A.shape)), penalty, None)
     factors, history, schedule = fit_factors(grid, run)
-    return Fitted(factors, history, {"learning_rate": schedule.learning_rate / task.standard.scale, "trials": []})
+    rate = schedule.learning_rate / task.standard.penalty_unit
+    return Fitted(factors, history, {"learning_rate": rate, "trials": []})
 
 
 @dataclass(frozen=True)
@@ -154,10 +164,8 @@ def fit_observed(X: Observations, validation: Any, options: Options, task: Task)
     """
 
     def layout(held_share: float) -> Grid:
-        standard = task.standard
-        return build_grid(
-            X, shift=standard.shift, scale=standard.scale, dtype=task.dtype, seed=options.seed, held_share=held_share
-        )
+        shift, scale = task.standard.labels
+        return build_grid(X, shift=shift, scale=scale, dtype=task.dtype, seed=options.seed, held_share=held_share)
 
     given, mean, stop = task.penalty(), FIRST_PENALTY, None
     penalise: Penalise = Frequencies.of(X).weigh if given is None else lambda mean, grid: given
@@ -184,12 +192,12 @@ def fit_observed(X: Observations, validation: Any, options: Options, task: Task)
 
 def _report(task: Task, schedule: Schedule, penalty: Penalty, trials: list[dict[str, Any]]) -> dict[str, Any]:
     """Return what was tried and chosen, in the user's units."""
-    scale = task.standard.scale
+    unit, loss_unit = task.standard.penalty_unit, task.standard.loss_unit
     return {
-        "regularization": (penalty.rows * scale, penalty.cols * scale),
+        "regularization": (penalty.rows * unit, penalty.cols * unit),
         "scaled_by_frequency": task.options.penalty is None,
-        "learning_rate": schedule.learning_rate / scale,
+        "learning_rate": schedule.learning_rate / unit,
         "trials": [
-            {"regularization": t["penalty"] * scale, "validation_loss": t["validation_loss"] * scale**2} for t in trials
+            {"regularization": t["penalty"] * unit, "validation_loss": t["validation_loss"] * loss_unit} for t in trials
         ],
     }

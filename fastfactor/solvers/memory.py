@@ -54,6 +54,14 @@ def draw_factors(shape: tuple[int, int], rank: int, width: int, dtype: Any, spre
     return Factors(U, V, np.zeros(shape[0], dtype), np.zeros(shape[1], dtype))
 
 
+def make_nonnegative(factors: Factors, sides: tuple[bool, bool]) -> Factors:
+    """Return the factors, those of rows and of columns replaced by their moduli where `sides` says so."""
+    for M, wanted in zip((factors.U, factors.V), sides, strict=True):
+        if wanted:
+            np.abs(M, out=M)
+    return factors
+
+
 def copy_factors(source: Factors, target: Factors | None = None) -> Factors:
     """Copy into `target`, or into new memory."""
     if target is None:

@@ -88,6 +88,12 @@ class Run:
         Epochs of the schedule to run; all of them by default.
     started : float
         When the fit began, on the same clock as the deadline.
+    place : (4,) array or None
+        Where predictions lie (`Place` of kernels/losses.py), in the dtype of the factors.
+    prox : (4,) array or None
+        L1 penalties of rows and of columns, standardised, and the least their numbers may be.
+    baseline : float
+        Mean loss of predicting zero.
     """
 
     spec: Spec
@@ -100,12 +106,15 @@ class Run:
     callback: Callable[[Epoch], Any] | None = None
     stop_after: int | None = None
     started: float = field(default_factory=time.perf_counter)
+    place: NDArray[Any] | None = None
+    prox: NDArray[Any] | None = None
+    baseline: float = 1.0
 
 
-def compute_loss(factors: Factors, held: Held, static: Any) -> float:
+def compute_loss(factors: Factors, held: Held, place: NDArray[Any] | None, static: Any) -> float:
     """Return the mean loss over the held-out entries."""
     sums = np.zeros(_LOSS_SLICES)
-    launch(sum_losses, factors, held.rows, held.cols, held.values, sums, static)
+    launch(sum_losses, factors, (held.rows, held.cols, held.values), place, sums, static)
     return float(sums.sum()) / len(held.values)
 
 
@@ -126,7 +135,9 @@ def update_epoch(grid: Sweepable, factors: Factors, run: Run, epoch: int, static
     B = grid.n_stripes
     real = factors.U.real.dtype.type
     lr = run.schedule.rate(epoch)
-    step = Step(real(lr), *(compute_shrink(lr, reg, real) for reg in (run.penalty.rows, run.penalty.cols)))
+    shrink_u, shrink_v = (compute_shrink(lr, reg, real) for reg in (run.penalty.rows, run.penalty.cols))
+    prox = None if run.prox is None else np.array(run.prox * np.array([lr, lr, 1, 1]), real)
+    step = Step(real(lr), shrink_u, shrink_v, run.place, prox)
     losses = np.zeros((B, B))
     order = np.random.default_rng([run.seed, 2, epoch]).permutation(B)
     n_launches = min(B, int(np.ceil(grid.n_entries * factors.U.shape[1] / _WORK_PER_LAUNCH)))
@@ -158,12 +169,12 @@ def _descend(grid: Sweepable, run: Run, factors: Factors, history: list[Epoch]) 
         except TimeoutError:
             break
         held = run.validation
-        validation_loss = compute_loss(factors, held, static) if held is not None else float("nan")
+        validation_loss = compute_loss(factors, held, run.place, static) if held is not None else float("nan")
         seconds = time.perf_counter() - run.started
         record = Epoch(epoch + 1, seconds, run.schedule.rate(epoch), train_loss, validation_loss)
         history.append(record)
         judged = train_loss if held is None else max(train_loss, validation_loss)
-        if not judged < _EXPLODED:  # also when it is NaN
+        if not judged - run.baseline < (_EXPLODED - 1) * (abs(run.baseline) or 1.0):  # also when it is NaN
             raise _Diverged
         if held is not None and validation_loss < best_loss:
             best, best_loss, best_epoch = copy_factors(factors, best), validation_loss, epoch

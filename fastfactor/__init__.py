@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from fastfactor.exceptions import ConvergenceWarning, DivergenceError
     from fastfactor.model import Factorization
     from fastfactor.results import PCAResult, SVDResult
+    from fastfactor.storage import load
 
 __version__ = "0.1.0"
 
@@ -24,6 +25,7 @@ __all__ = [
     "PCAResult",
     "SVDResult",
     "fit",
+    "load",
     "pca",
     "svd",
     "svds",
@@ -36,6 +38,7 @@ _HOMES = {
     "PCAResult": "results",
     "SVDResult": "results",
     "fit": "api",
+    "load": "storage",
     "pca": "decomposition",
     "svd": "decomposition",
     "svds": "decomposition",

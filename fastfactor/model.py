@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -156,3 +157,22 @@ class Factorization:
         left = np.hstack([self.U, self.row_bias[:, None], ones_rows])
         right = np.hstack([self.V, ones_cols, np.conj(self.col_bias + self.mean)[:, None].astype(self.U.dtype)])
         return SVDResult.from_factors(left, right)
+
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Write the model to a folder, for `fastfactor.load`: a JSON manifest and plain .npy arrays, never pickles.
+
+        A model that is there already is replaced at once: readers see the old one or the new one, never half of either.
+
+        Parameters
+        ----------
+        path : str or path
+            A folder; made if it does not exist.
+
+        Raises
+        ------
+        OSError
+            If the folder cannot be written, or the disk is full; what was there before is then still there.
+        """
+        from fastfactor.storage import save_model
+
+        save_model(self, path)

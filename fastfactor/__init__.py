@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from fastfactor.kernels.losses import Loss
     from fastfactor.model import Factorization
     from fastfactor.results import PCAResult, SVDResult
+    from fastfactor.storage import load
 
 __version__ = "0.1.0"
 
@@ -26,6 +27,7 @@ __all__ = [
     "PCAResult",
     "SVDResult",
     "fit",
+    "load",
     "pca",
     "svd",
     "svds",
@@ -39,6 +41,7 @@ _HOMES = {
     "PCAResult": "results",
     "SVDResult": "results",
     "fit": "api",
+    "load": "storage",
     "pca": "decomposition",
     "svd": "decomposition",
     "svds": "decomposition",

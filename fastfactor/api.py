@@ -17,6 +17,7 @@ from fastfactor.matrix.inputs import Observations, as_dense, as_observations
 from fastfactor.model import Factorization
 from fastfactor.options import UNOBSERVED, Options, check_choice, check_dtype, check_options, check_real, refuse_unbuilt
 from fastfactor.solvers.fitting import Fitted, Task, fit_dense, fit_observed
+from fastfactor.solvers.schedule import count_epochs_of_all
 from fastfactor.solvers.standard import Standard, standardise
 from fastfactor.threads import using_threads
 
@@ -79,10 +80,10 @@ def fit(
     nonnegative : bool or (bool, bool)
         Keep the factors (and biases) of rows and of columns at 0 or above. Values are not shifted by their mean then.
     learning_rate : float or "auto"
-        Step of the first epoch, which falls linearly to zero over the epochs; in reciprocal units of the values. Where
+        Step of the first epoch, which falls to zero over the epochs (as a square); in reciprocal units of the values. Where
         a fit diverges it starts again with half the step.
     max_epochs : int, optional
-        Sweeps over the entries that the step size is planned for. By default 60, or fewer where held-out entries
+        Sweeps over the entries that the step size is planned for. By default 40 (more where "zero" needs them), or fewer where held-out entries
         got worse again.
     validation : float, matrix, triplets or False, optional
         Entries to judge the fit by after each epoch: that share of X, held out; or the given ones. The fit then keeps
@@ -169,7 +170,7 @@ def _fit_zero(X: Any, validation: Any, shape: Any, duplicates: str, dtype: Any, 
     if duplicates not in ("error", "sum"):
         raise ValueError(f"duplicates must be 'sum' (or the default) where unobserved='zero', got {duplicates!r}")
     A = as_dense(X, shape=shape)
-    work = A.size * options.rank * (options.max_epochs or 60)
+    work = A.size * options.rank * (options.max_epochs or count_epochs_of_all(A.shape))
     if work > _SLOW_DENSE_WORK:
         warnings.warn(
             f"unobserved='zero' visits all {A.shape[0]} x {A.shape[1]} entries each epoch, about {work / 3e9:.0f} s on "
@@ -182,7 +183,7 @@ def _fit_zero(X: Any, validation: Any, shape: Any, duplicates: str, dtype: Any, 
         largest = float(np.abs(A).max())
         scale = largest * float(np.sqrt(np.mean(np.abs(A / (largest or 1.0)) ** 2))) or 1.0
         _check_range_of(computed, 0.0, scale)
-        standard = Standard.of_moments(0.0, scale)
+        standard = Standard.of_moments(0.0, scale, (A / (largest or 1.0)).mean() * largest)
     else:
         labels = check_domain(find_traits(options.loss).domain, A.ravel(), lambda i: divmod(i, A.shape[1]))
         standard = standardise(options.loss, A.ravel(), _is_centred(options), labels)
@@ -231,7 +232,7 @@ def _standardise(X: Observations, options: Options, computed: np.dtype[Any]) -> 
     shift = X.mean if centred else 0.0
     scale = (X.std if centred else float(np.hypot(X.std, abs(X.mean)))) or 1.0
     _check_range_of(computed, shift, scale)
-    return Standard.of_moments(shift, scale)
+    return Standard.of_moments(shift, scale, X.mean)
 
 
 def _check_range_of(dtype: np.dtype[Any], shift: Any, scale: float) -> None:

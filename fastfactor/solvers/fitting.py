@@ -84,7 +84,8 @@ class Task:
         options = self.options
 
         def draw() -> Factors:
-            factors = draw_factors(grid.shape, options.rank, self.width, self.dtype, SPREAD, options.seed)
+            level = self.standard.level
+            factors = draw_factors(grid.shape, options.rank, self.width, self.dtype, SPREAD, options.seed, level)
             return make_nonnegative(factors, options.nonnegative)
 
         return Run(

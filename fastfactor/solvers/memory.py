@@ -45,12 +45,18 @@ def _draw(n: int, rank: int, width: int, dtype: Any, scale: float, rng: np.rando
     return M
 
 
-def draw_factors(shape: tuple[int, int], rank: int, width: int, dtype: Any, spread: float, seed: int) -> Factors:
-    """Return random factors whose products U_r V_c^H have standard deviation `spread`; biases of zero."""
+def draw_factors(
+    shape: tuple[int, int], rank: int, width: int, dtype: Any, spread: float, seed: int, level: complex = 0.0
+) -> Factors:
+    """Return random factors whose products U_r V_c^H have mean `level`, standard deviation `spread`; biases of zero."""
     rng = np.random.default_rng([seed, 1])
     scale = np.sqrt(spread) / rank**0.25
     U = _draw(shape[0], rank, width, dtype, scale, rng)
     V = _draw(shape[1], rank, width, dtype, scale, rng)
+    root = abs(level) ** 0.5
+    if root:
+        U[:, 0] += U.dtype.type(level / root)
+        V[:, 0] += V.dtype.type(root)
     return Factors(U, V, np.zeros(shape[0], dtype), np.zeros(shape[1], dtype))
 
 

@@ -34,6 +34,8 @@ class Standard:
         What turns a p' into the prediction that the loss sees; None where values are shifted and scaled like p'.
     baseline : float
         Mean loss of predicting `shift`, in units of `loss_unit`.
+    level : number
+        What the first predictions are about: the mean of the standardised values.
     """
 
     shift: Any
@@ -42,6 +44,7 @@ class Standard:
     labels: tuple[Any, float] = (0.0, 1.0)
     place: Place | None = None
     baseline: float = 1.0
+    level: Any = 0.0
 
     @property
     def penalty_unit(self) -> float:
@@ -59,9 +62,9 @@ class Standard:
         return self.curvature * self.scale**2
 
     @classmethod
-    def of_moments(cls, shift: Any, scale: float) -> Standard:
-        """Return the units of the squared loss: values are shifted and scaled like predictions."""
-        return cls(shift, scale, labels=(shift, scale))
+    def of_moments(cls, shift: Any, scale: float, mean: Any) -> Standard:
+        """Return the units of the squared loss: values, of mean `mean`, are shifted and scaled like predictions."""
+        return cls(shift, scale, labels=(shift, scale), level=(mean - shift) / scale)
 
     def apply(self, values: NDArray[Any], dtype: np.dtype[Any]) -> NDArray[Any]:
         """Return what is stored for `values`."""

@@ -14,6 +14,7 @@ from fastfactor.kernels.update import Factors
 from fastfactor.matrix.domains import check_domain, check_labels, locate_in
 from fastfactor.matrix.grid import Grid, Held
 from fastfactor.matrix.inputs import Observations, as_dense, as_observations
+from fastfactor.matrix.weights import as_weights, weigh_moments
 from fastfactor.model import Factorization
 from fastfactor.options import UNOBSERVED, Options, check_choice, check_dtype, check_options, check_real, refuse_unbuilt
 from fastfactor.solvers.fitting import Fitted, Task, fit_dense, fit_observed
@@ -88,6 +89,10 @@ def fit(
         Entries to judge the fit by after each epoch: that share of X, held out; or the given ones. The fit then keeps
         its best epoch, and stops when five epochs brought no better one. By default a tenth of the entries is held out
         as long as there is something to choose, and the final fit uses all entries. False: none.
+    sample_weight : array or sparse matrix, optional
+        Weights of the entries, finite and at least 0, for unobserved="missing": a matrix that stores the places of X, a
+        dense one of its shape, or for triplets an array. They multiply the loss, not the penalties. Entries of
+        `validation` that are given have weight 1.
     shape : (int, int), optional
         Of X, when it is triplets; by default just large enough.
     duplicates : {"error", "sum", "mean", "last"}
@@ -103,7 +108,7 @@ def fit(
     callback : callable, optional
         Called after each epoch of the final fit with an object that has the attributes epoch, seconds, learning_rate,
         train_loss and validation_loss (for standardised values); a true answer ends the fit.
-    sample_weight, unobserved_weight, init, posterior_samples, max_memory, progress, checkpoint
+    unobserved_weight, init, posterior_samples, max_memory, progress, checkpoint
         Not available yet; anything but the default raises NotImplementedError.
 
     Returns
@@ -135,7 +140,6 @@ def fit(
     if unobserved == "weak":
         raise NotImplementedError("unobserved='weak' is not available yet; use 'missing' or 'zero'")
     refuse_unbuilt(
-        sample_weight=(sample_weight, None),
         unobserved_weight=(unobserved_weight, None),
         init=(init, None),
         posterior_samples=(posterior_samples, 0),
@@ -159,8 +163,9 @@ def fit(
     )
     with using_threads(n_threads):
         if unobserved == "zero":
+            refuse_unbuilt(sample_weight=(sample_weight, None))
             return _fit_zero(X, validation, shape, duplicates, dtype, options)
-        return _fit_missing(X, validation, shape, duplicates, dtype, options)
+        return _fit_missing(X, validation, shape, duplicates, dtype, options, sample_weight)
 
 
 def _fit_zero(X: Any, validation: Any, shape: Any, duplicates: str, dtype: Any, options: Any) -> Factorization:
@@ -194,7 +199,9 @@ def _fit_zero(X: Any, validation: Any, shape: Any, duplicates: str, dtype: Any, 
     return _as_model(fitted, task, np.arange(A.shape[0]), np.arange(A.shape[1]))
 
 
-def _fit_missing(X: Any, validation: Any, shape: Any, duplicates: str, dtype: Any, options: Any) -> Factorization:
+def _fit_missing(
+    X: Any, validation: Any, shape: Any, duplicates: str, dtype: Any, options: Any, sample_weight: Any
+) -> Factorization:
     observed = as_observations(X, shape=shape, duplicates=duplicates)
     computed = check_dtype(dtype, observed.data.dtype, np.float32)
     _check_real_only(options, computed)
@@ -204,8 +211,15 @@ def _fit_missing(X: Any, validation: Any, shape: Any, duplicates: str, dtype: An
             "that; for implicit feedback use unobserved='weak'",
             stacklevel=3,
         )
-    task = Task.of(options, computed, _standardise(observed, options, computed))
-    fitted, grid = fit_observed(observed, _check_validation(validation, observed, task), options, task)
+    weights = None if sample_weight is None else as_weights(sample_weight, X, observed)
+    if weights is not None:
+        observed = weigh_moments(observed, weights)
+    standard = _standardise(observed, options, computed, weights)
+    if weights is not None:
+        standard = standard.weighted(float(weights.mean()))
+        weights = weights / weights.mean()
+    task = Task.of(options, computed, standard)
+    fitted, grid = fit_observed(observed, _check_validation(validation, observed, task), options, task, weights)
     return _as_model(fitted, task, grid.row_order, grid.col_order)
 
 
@@ -221,11 +235,12 @@ def _check_real_only(options: Options, dtype: np.dtype[Any]) -> None:
             raise TypeError(f"{name} needs real values, X is complex")
 
 
-def _standardise(X: Observations, options: Options, computed: np.dtype[Any]) -> Standard:
+def _standardise(X: Observations, options: Options, computed: np.dtype[Any], weights: NDArray[Any] | None) -> Standard:
     """Choose the units of a fit of `X`, having checked that the loss is defined for its values."""
     if options.loss != "squared":
         values = X.data[: X.n_entries]
         labels = check_domain(find_traits(options.loss).domain, values, locate_in(X))
+        values = values if weights is None else values[weights > 0]
         return standardise(options.loss, values, _is_centred(options), labels)
     centred = _is_centred(options)
     shift = X.mean if centred else 0.0

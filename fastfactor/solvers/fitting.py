@@ -153,7 +153,9 @@ def _choose_stop(task: Task, grid: Grid, penalty: Penalty) -> int | None:
     return min(history, key=lambda epoch: epoch.validation_loss).epoch if history else None
 
 
-def fit_observed(X: Observations, validation: Any, options: Options, task: Task) -> tuple[Fitted, Grid]:
+def fit_observed(
+    X: Observations, validation: Any, options: Options, task: Task, weights: NDArray[Any] | None = None
+) -> tuple[Fitted, Grid]:
     """Fit the stored entries of `X`.
 
     Parameters
@@ -161,11 +163,15 @@ def fit_observed(X: Observations, validation: Any, options: Options, task: Task)
     validation : None, False, float or callable
         None: hold entries out where there is something to choose, then refit on all. A float: hold out that share. A
         callable: from the grid to the held-out entries that are to be used.
+    weights : (n_entries,) array, optional
+        Of the entries, mean 1.
     """
 
     def layout(held_share: float) -> Grid:
         shift, scale = task.standard.labels
-        return build_grid(X, shift=shift, scale=scale, dtype=task.dtype, seed=options.seed, held_share=held_share)
+        return build_grid(
+            X, shift=shift, scale=scale, dtype=task.dtype, seed=options.seed, held_share=held_share, weights=weights
+        )
 
     given, mean, stop = task.penalty(), FIRST_PENALTY, None
     penalise: Penalise = Frequencies.of(X).weigh if given is None else lambda mean, grid: given

@@ -114,7 +114,7 @@ class Run:
 def compute_loss(factors: Factors, held: Held, place: NDArray[Any] | None, static: Any) -> float:
     """Return the mean loss over the held-out entries."""
     sums = np.zeros(_LOSS_SLICES)
-    launch(sum_losses, factors, (held.rows, held.cols, held.values), place, sums, static)
+    launch(sum_losses, factors, (held.rows, held.cols, held.values), held.weights, place, sums, static)
     return float(sums.sum()) / len(held.values)
 
 

@@ -19,6 +19,7 @@ from fastfactor.model import Factorization
 from fastfactor.options import UNOBSERVED, Options, check_choice, check_dtype, check_options, check_real, refuse_unbuilt
 from fastfactor.solvers.fitting import Fitted, Task, fit_dense, fit_observed
 from fastfactor.solvers.standard import Standard, standardise
+from fastfactor.solvers.warm import Start
 from fastfactor.threads import using_threads
 
 _SLOW_DENSE_WORK = 2e11  # entries x rank x epochs of unobserved="zero": minutes
@@ -97,6 +98,9 @@ def fit(
         Of X, when it is triplets; by default just large enough.
     duplicates : {"error", "sum", "mean", "last"}
         What to do with several entries at one place.
+    init : Factorization, optional
+        A model of the same rank and loss to start from. X may have more rows and columns: those are drawn as usual. Its
+        mean and biases become part of the new biases, as far as the fit has some.
     seed : int
         Equal seeds give equal bits, on one CPU type, with any number of threads.
     n_threads : int, optional
@@ -108,7 +112,7 @@ def fit(
     callback : callable, optional
         Called after each epoch of the final fit with an object that has the attributes epoch, seconds, learning_rate,
         train_loss and validation_loss (for standardised values); a true answer ends the fit.
-    unobserved_weight, init, posterior_samples, max_memory, progress, checkpoint
+    unobserved_weight, posterior_samples, max_memory, progress, checkpoint
         Not available yet; anything but the default raises NotImplementedError.
 
     Returns
@@ -141,7 +145,6 @@ def fit(
         raise NotImplementedError("unobserved='weak' is not available yet; use 'missing' or 'zero'")
     refuse_unbuilt(
         unobserved_weight=(unobserved_weight, None),
-        init=(init, None),
         posterior_samples=(posterior_samples, 0),
         max_memory=(max_memory, None),
         progress=(progress, None),
@@ -161,14 +164,23 @@ def fit(
         seed,
         callback,
     )
+    check_init(init, options)
     with using_threads(n_threads):
         if unobserved == "zero":
             refuse_unbuilt(sample_weight=(sample_weight, None))
-            return _fit_zero(X, validation, shape, duplicates, dtype, options)
-        return _fit_missing(X, validation, shape, duplicates, dtype, options, sample_weight)
+            return _fit_zero(X, validation, shape, duplicates, dtype, options, init)
+        return _fit_missing(X, validation, shape, duplicates, dtype, options, sample_weight, init)
 
 
-def _fit_zero(X: Any, validation: Any, shape: Any, duplicates: str, dtype: Any, options: Any) -> Factorization:
+def _fit_zero(
+    X: Any,
+    validation: Any,
+    shape: Any,
+    duplicates: str,
+    dtype: Any,
+    options: Any,
+    init: Factorization | None,
+) -> Factorization:
     if validation is not None and validation is not False:
         raise ValueError("validation must be None or False where unobserved='zero': every entry is fitted")
     if duplicates not in ("error", "sum"):
@@ -191,7 +203,7 @@ def _fit_zero(X: Any, validation: Any, shape: Any, duplicates: str, dtype: Any, 
     else:
         labels = check_domain(find_traits(options.loss).domain, A.ravel(), lambda i: divmod(i, A.shape[1]))
         standard = standardise(options.loss, A.ravel(), _is_centred(options), labels)
-    task = Task.of(options, computed, standard)
+    task = Task.of(options, computed, standard, as_start(init, A.shape, computed))
     real = A.real.dtype.type
     shift, scale = standard.labels
     A = A / real(scale) if shift == 0 else (A - real(shift)) / real(scale)
@@ -200,7 +212,14 @@ def _fit_zero(X: Any, validation: Any, shape: Any, duplicates: str, dtype: Any, 
 
 
 def _fit_missing(
-    X: Any, validation: Any, shape: Any, duplicates: str, dtype: Any, options: Any, sample_weight: Any
+    X: Any,
+    validation: Any,
+    shape: Any,
+    duplicates: str,
+    dtype: Any,
+    options: Any,
+    sample_weight: Any,
+    init: Factorization | None,
 ) -> Factorization:
     observed = as_observations(X, shape=shape, duplicates=duplicates)
     computed = check_dtype(dtype, observed.data.dtype, np.float32)
@@ -218,9 +237,35 @@ def _fit_missing(
     if weights is not None:
         standard = standard.weighted(float(weights.mean()))
         weights = weights / weights.mean()
-    task = Task.of(options, computed, standard)
+    task = Task.of(options, computed, standard, as_start(init, observed.shape, computed))
     fitted, grid = fit_observed(observed, _check_validation(validation, observed, task), options, task, weights)
     return _as_model(fitted, task, grid.row_order, grid.col_order)
+
+
+def check_init(init: Any, options: Options) -> None:
+    """Refuse a model that a fit with these options cannot start from."""
+    if init is None:
+        return
+    if not isinstance(init, Factorization):
+        raise TypeError(f"init must be a Factorization, got {type(init).__name__}")
+    if init.rank != options.rank:
+        raise ValueError(f"init has rank {init.rank}, but rank is {options.rank}")
+    loss = options.loss if options.loss in LOSSES else find_loss(options.loss)
+    if init.loss != loss:
+        raise ValueError(f"init was fitted with loss={init.loss!r}, but loss is {loss!r}")
+    if not options.biases and (init.row_bias.any() or init.col_bias.any()):
+        raise ValueError("init has biases, but biases are off in this fit")
+
+
+def as_start(init: Factorization | None, shape: tuple[int, int], dtype: np.dtype[Any]) -> Start | None:
+    """Return the factors of a model to start from, which may be of a smaller matrix than one of `shape`."""
+    if init is None:
+        return None
+    if init.shape[0] > shape[0] or init.shape[1] > shape[1]:
+        raise ValueError(f"init is a model of a matrix {init.shape}, X is smaller: {shape}")
+    if init.U.dtype.kind == "c" and dtype.kind != "c":
+        raise TypeError("init is complex, X is real")
+    return Start(init.U, init.V, init.row_bias, init.col_bias, init.mean)
 
 
 def _is_centred(options: Options) -> bool:

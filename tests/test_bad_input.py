@@ -92,7 +92,7 @@ TABLE = [
     ({"sample_weight": [1.0, 2.0], "X": ([0], [0], [1.0])}, ValueError, ["sample_weight", "(2,)", "1 entries"]),
     ({"sample_weight": dense(1.0), "X": dense(1.0), "unobserved": "zero"}, NotImplementedError, ["sample_weight"]),
     ({"unobserved_weight": 0.1}, NotImplementedError, ["unobserved_weight"]),
-    ({"init": (np.ones((2, 2)), np.ones((3, 2)))}, NotImplementedError, ["init"]),
+    ({"init": (np.ones((2, 2)), np.ones((3, 2)))}, TypeError, ["init", "tuple"]),
     ({"posterior_samples": 5}, NotImplementedError, ["posterior_samples"]),
     ({"max_memory": 10**9}, NotImplementedError, ["max_memory"]),
     ({"progress": True}, NotImplementedError, ["progress"]),

@@ -132,6 +132,16 @@ class DenseGrid:
         return len(self.row_starts) - 1
 
     @property
+    def row_order(self) -> NDArray[np.int64]:
+        """The matrix row of each factor row: the same."""
+        return np.arange(self.A.shape[0])
+
+    @property
+    def col_order(self) -> NDArray[np.int64]:
+        """The matrix column of each factor row of V: the same."""
+        return np.arange(self.A.shape[1])
+
+    @property
     def n_entries(self) -> int:
         """Number of entries: all of them."""
         return self.A.size

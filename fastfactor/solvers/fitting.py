@@ -30,6 +30,7 @@ from fastfactor.solvers.schedule import (
 from fastfactor.solvers.selection import FIRST_PENALTY, MIN_HELD, choose_penalty
 from fastfactor.solvers.sgd import Epoch, Run, Sweepable, fit_factors
 from fastfactor.solvers.standard import Standard
+from fastfactor.solvers.warm import Start
 
 HELD_SHARE = 0.1
 
@@ -53,12 +54,13 @@ class Task:
     options: Options
     standard: Standard
     started: float
+    start: Start | None = None
 
     @classmethod
-    def of(cls, options: Options, dtype: np.dtype[Any], standard: Standard) -> Task:
+    def of(cls, options: Options, dtype: np.dtype[Any], standard: Standard, start: Start | None = None) -> Task:
         """Choose what to compile for."""
         spec, width = choose_spec(options.rank, biases=options.biases, loss=options.loss)
-        return cls(spec, width, dtype, options, standard, time.perf_counter())
+        return cls(spec, width, dtype, options, standard, time.perf_counter(), start)
 
     def schedule(self, n_epochs: int) -> Schedule:
         """Return the schedule: a step in the user's units grows with the values' scale in standardised ones."""
@@ -85,6 +87,8 @@ class Task:
 
         def draw() -> Factors:
             factors = draw_factors(grid.shape, options.rank, self.width, self.dtype, SPREAD, options.seed)
+            if self.start is not None:
+                self.start.write(factors, (grid.row_order, grid.col_order), self.standard)
             return make_nonnegative(factors, options.nonnegative)
 
         return Run(

@@ -35,6 +35,10 @@ class Sweepable(Protocol):
     def n_entries(self) -> int: ...  # noqa: D102
     @property
     def shape(self) -> tuple[int, int]: ...  # noqa: D102
+    @property
+    def row_order(self) -> NDArray[np.int64]: ...  # noqa: D102
+    @property
+    def col_order(self) -> NDArray[np.int64]: ...  # noqa: D102
 
     def sweep(  # noqa: D102
         self, factors: Factors, diagonals: NDArray[np.int64], losses: NDArray[np.float64], step: Step, static: Any

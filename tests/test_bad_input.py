@@ -89,7 +89,7 @@ TABLE = [
     ({"sample_weight": np.zeros((2, 3))}, ValueError, ["sample_weight", "0"]),
     ({"sample_weight": dense(1j)}, TypeError, ["sample_weight", "complex"]),
     ({"sample_weight": sp.csr_array(np.eye(2, 3))}, ValueError, ["sample_weight", "4 entries"]),
-    ({"sample_weight": [1.0, 2.0], "X": ([0], [0], [1.0])}, ValueError, ["sample_weight", "(2,)", "1 entries"]),
+    ({"sample_weight": [1.0], "X": ([0, 1], [0, 0], [1.0, 2.0])}, ValueError, ["sample_weight", "(1,)", "2 entries"]),
     ({"sample_weight": dense(1.0), "X": dense(1.0), "unobserved": "zero"}, NotImplementedError, ["sample_weight"]),
     ({"unobserved_weight": 0.1}, NotImplementedError, ["unobserved_weight"]),
     ({"init": (np.ones((2, 2)), np.ones((3, 2)))}, TypeError, ["init", "tuple"]),

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from fastfactor.kernels.losses import Loss
     from fastfactor.model import Factorization
     from fastfactor.results import PCAResult, SVDResult
+    from fastfactor.storage import load
 
 __version__ = "0.1.0"
 
@@ -27,6 +28,7 @@ __all__ = [
     "PCAResult",
     "SVDResult",
     "fit",
+    "load",
     "metrics",
     "model_selection",
     "pca",
@@ -42,6 +44,7 @@ _HOMES = {
     "PCAResult": "results",
     "SVDResult": "results",
     "fit": "api",
+    "load": "storage",
     "pca": "decomposition",
     "svd": "decomposition",
     "svds": "decomposition",

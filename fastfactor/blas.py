@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 import scipy.linalg  # noqa: F401  (brings its own BLAS, which the controller must see)
+from numpy.typing import NDArray
 from threadpoolctl import ThreadpoolController
 
 
@@ -40,3 +41,22 @@ def run_in_slices(work: Callable[[slice], Any], n_rows: int, n_threads: int, n_s
         return [work(part) for part in parts]
     with ThreadPoolExecutor(n_threads) as pool:
         return list(pool.map(work, parts))
+
+
+def rotate_rows(U: NDArray[Any], T: NDArray[Any], n_threads: int) -> None:
+    """Replace U by U T, a few rows at a time, so that the products stay in the caches."""
+
+    def work(part: slice) -> None:
+        for start in range(part.start, part.stop, 1024):
+            rows = slice(start, min(start + 1024, part.stop))
+            U[rows] = U[rows] @ T
+
+    run_in_slices(work, len(U), n_threads)
+
+
+def aligned_zeros(shape: tuple[int, ...], dtype: np.dtype[Any]) -> NDArray[Any]:
+    """Return zeros that start on a cache line: a row of eight float64 numbers is then one line, not parts of two."""
+    size = int(np.prod(shape)) * dtype.itemsize
+    raw = np.zeros(size + 64, np.uint8)
+    start = -raw.ctypes.data % 64
+    return raw[start : start + size].view(dtype).reshape(shape)

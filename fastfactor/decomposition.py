@@ -8,16 +8,23 @@ from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
-import scipy.sparse as sp
 from numpy.typing import DTypeLike, NDArray
-from scipy.sparse.linalg import ArpackNoConvergence
 
 from fastfactor.exceptions import ConvergenceWarning
 from fastfactor.matrix.centring import Centred, centre_columns
-from fastfactor.matrix.operators import check_matrix, frobenius_norm, is_dense
+from fastfactor.matrix.inputs import is_sparse
+from fastfactor.matrix.operators import BLOCK, check_matrix, frobenius_norm, is_dense
 from fastfactor.results import PCAResult, SVDResult
 from fastfactor.solvers.dispatch import Decomposition, decompose, decompose_operand
 from fastfactor.solvers.triplets import Search, basis_size
+from fastfactor.svds_arguments import (
+    as_generator,
+    check_options,
+    check_sizes,
+    check_solver,
+    check_start,
+    report_failure,
+)
 from fastfactor.threads import count_threads
 
 __all__ = ["PCAResult", "SVDResult", "pca", "svd", "svds"]
@@ -103,39 +110,19 @@ def svds(
     >>> s.round(6).tolist()
     [3.0, 4.0]
     """
-    solver = _check_solver(solver)
+    solver = check_solver(solver)
     A = _as_matrix(A)
-    kmax = min(A.shape) if solver == "propack" else min(A.shape) - 1
-    if int(k) != k or not (0 < k <= kmax):
-        raise ValueError("`k` must be an integer satisfying `0 < k < min(A.shape)`.")
-    k = int(k)
-    if solver == "arpack" and ncv is not None and (int(ncv) != ncv or not (k < ncv < min(A.shape))):
-        raise ValueError("`ncv` must be an integer satisfying `k < ncv < min(A.shape)`.")
-    if tol < 0 or not np.isfinite(tol):
-        raise ValueError("`tol` must be a non-negative floating point value.")
-    which = str(which).upper()
-    if which not in ("LM", "SM"):
-        raise ValueError("`which` must be in {'LM', 'SM'}.")
-    first = _check_v0(v0, A, solver)
-    if maxiter is not None and (int(maxiter) != maxiter or maxiter <= 0):
-        raise ValueError("`maxiter` must be a positive integer.")
-    if return_singular_vectors not in (True, False, "u", "vh"):
-        raise ValueError("`return_singular_vectors` must be in {True, False, 'vh', 'u'}.")
-    generator = _as_generator(rng, random_state)
+    k = check_sizes(A, k, ncv, solver)
+    which = check_options(tol, which, maxiter, return_singular_vectors)
+    first = check_start(v0, A, solver)
+    generator = as_generator(rng, random_state)
     real = _precision(A.dtype, None)
     bound = min(max(float(tol), DEFAULT_TOL[real.char]), LOOSEST_TOL)
-    passes = MAX_PASSES if maxiter is None else int(maxiter) * (basis_size(k) // 8)
+    passes = MAX_PASSES if maxiter is None else int(maxiter) * (basis_size(k) // BLOCK)
     found = decompose(A, Search(k, bound, passes, which == "LM", count_threads(n_threads)), generator, first)
     if np.any(found.residuals > bound):
-        _report_failure(found, bound, solver)
+        report_failure(found, bound, solver)
     return _as_scipy_returns(found, return_singular_vectors, real)
-
-
-def _check_solver(solver: Any) -> str:
-    solver, solvers = str(solver).lower(), {"arpack", "lobpcg", "propack"}
-    if solver not in solvers:
-        raise ValueError(f"solver must be one of {solvers}.")
-    return solver
 
 
 def _as_matrix(A: Any) -> Any:
@@ -144,49 +131,6 @@ def _as_matrix(A: Any) -> Any:
         A = np.asarray(A)
     check_matrix(A)
     return np.asarray(A) if is_dense(A) else A
-
-
-def _check_v0(v0: Any, A: Any, solver: str) -> Array | None:
-    """Return the starting vector for the shorter side, if any."""
-    if v0 is None:
-        return None
-    v0 = np.atleast_1d(v0)
-    if not np.issubdtype(v0.dtype, np.inexact):
-        raise ValueError("`v0` must be of floating or complex floating data type.")
-    shape = (A.shape[0],) if solver == "propack" else (min(A.shape),)
-    if v0.shape != shape:
-        raise ValueError(f"`v0` must have shape {shape}.")
-    if len(v0) == min(A.shape):
-        return np.asarray(v0)
-    return np.asarray(A.conj().T @ v0 if hasattr(A, "conj") else A.rmatvec(v0))
-
-
-def _as_generator(rng: Any, random_state: Any) -> np.random.Generator:
-    if rng is not None and random_state is not None:
-        raise TypeError("svds() got both `rng` and `random_state`: give one of them")
-    rng = random_state if rng is None else rng
-    if rng is None:
-        return np.random.default_rng(0)
-    if isinstance(rng, numbers.Integral):
-        return np.random.default_rng(int(rng))
-    if isinstance(rng, np.random.RandomState):
-        return np.random.default_rng(rng.randint(2**31, size=4))
-    if isinstance(rng, np.random.Generator):
-        return rng
-    raise ValueError(f"'{rng}' is neither a NumPy Generator nor an integer seed to instantiate one.")
-
-
-def _report_failure(found: Decomposition, bound: float, solver: str) -> None:
-    """Raise, or warn, as scipy does for this solver."""
-    good = found.residuals <= bound
-    k = len(good)
-    text = f"{int(good.sum())} of {k} triplets converged after {found.n_passes} passes"
-    if solver == "propack":
-        raise np.linalg.LinAlgError(f"k={k} singular triplets did not converge within {found.n_passes} passes: {text}")
-    if solver == "lobpcg":
-        warnings.warn(f"Exited at iteration {found.n_passes}: {text}", ConvergenceWarning, stacklevel=3)
-        return
-    raise ArpackNoConvergence(f"No convergence: {text}", found.s[good], found.Vh[good].conj().T)
 
 
 def _as_scipy_returns(found: Decomposition, which_vectors: bool | str, real: np.dtype[Any]) -> Any:
@@ -383,7 +327,7 @@ def pca(
     ([1.0], [2.0, 5.0])
     """
     X = _as_matrix(X)
-    if not (sp.issparse(X) or is_dense(X)):
+    if not (is_sparse(X) or is_dense(X)):
         raise TypeError(f"X must be an array or a sparse matrix, got {type(X).__name__}")
     real = _precision(X.dtype, dtype)
     search = _as_search(X, k, real, tol, max_passes, n_threads)

@@ -31,6 +31,7 @@ _MIN_MODULES = 3  # identifiers in fewer modules say nothing about which modules
 _MIN_IDENTIFIERS = 20  # modules with fewer are little more than a re-export
 _HIDDEN_SHARE = 0.1
 _COMPLETION_RANK = 16
+_EPOCHS = 30  # of the low-rank fit: by default it runs longer, to come nearer to the optimum than the demo needs
 _WELL_KNOWN = (
     "json",
     "asyncio.tasks",
@@ -177,7 +178,7 @@ def _timed_fit(X: Any, rank: int, **arguments: Any) -> tuple[Factorization, floa
     """Fit; return the model, its seconds, and the seconds that compiling (or loading from the cache) took before."""
     started = time.perf_counter()
     warm_up = {"validation": 0.1} if arguments.get("unobserved") != "zero" else {}
-    fit(X, rank, max_epochs=1, **{**arguments, **warm_up})
+    fit(X, rank, **{**arguments, **warm_up, "max_epochs": 1})
     compiled = time.perf_counter()
     model = fit(X, rank, **arguments)
     return model, time.perf_counter() - compiled, compiled - started
@@ -221,8 +222,10 @@ def show_approximation(library: Library, rank: int, seed: int, n_threads: int | 
     """Approximate the weighted matrix, zeros included, and compare with the optimum. Return the model."""
     W = compute_weights(library)
     rank = min(rank, min(W.shape) - 1)  # svds takes no more
-    _head(2, "Low rank: every entry counts, what is not stored is 0", f'fit(W, rank={rank}, unobserved="zero")')
-    model, seconds, compiling = _timed_fit(W, rank, unobserved="zero", seed=seed, n_threads=n_threads)
+    call = f'fit(W, rank={rank}, unobserved="zero", max_epochs={_EPOCHS})'
+    _head(2, "Low rank: every entry counts, what is not stored is 0", call)
+    chosen = {"unobserved": "zero", "max_epochs": _EPOCHS, "seed": seed, "n_threads": n_threads}
+    model, seconds, compiling = _timed_fit(W, rank, **chosen)
     norm = float(np.sqrt((W.data.astype(np.float64) ** 2).sum()))
     error = float(np.linalg.norm(W.toarray() - model.reconstruct())) / norm
     started = time.perf_counter()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -167,3 +168,121 @@ class Factorization:
         left = np.hstack([self.U, self.row_bias[:, None], ones_rows])
         right = np.hstack([self.V, ones_cols, np.conj(self.col_bias + self.mean)[:, None].astype(self.U.dtype)])
         return SVDResult.from_factors(left, right)
+
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Write the model to a folder, for `fastfactor.load`: a JSON manifest and plain .npy arrays, never pickles.
+
+        A model that is there already is replaced at once: readers see the old one or the new one, never half of either.
+
+        Parameters
+        ----------
+        path : str or path
+            A folder; made if it does not exist.
+
+        Raises
+        ------
+        OSError
+            If the folder cannot be written, or the disk is full; what was there before is then still there.
+        """
+        from fastfactor.storage import save_model
+
+        save_model(self, path)
+
+    def recommend(
+        self, rows: ArrayLike, n: int = 10, exclude: Any = None, *, n_threads: int | None = None
+    ) -> tuple[NDArray[np.int64], NDArray[Any]]:
+        """Return the n columns with the highest predictions for each row: exact, in parallel, in bounded memory.
+
+        Parameters
+        ----------
+        rows : integers
+            Positions of the rows to recommend to.
+        n : int
+            How many columns.
+        exclude : scipy.sparse matrix or array of the model's shape, optional
+            Columns that a row has stored here, explicit zeros too, are not recommended to it.
+        n_threads : int, optional
+            At most this many; by default all that the process may use. The result does not depend on it.
+
+        Returns
+        -------
+        cols : (len(rows), n) int64 array
+            Best first; of equal predictions the lower column comes first. Padded with -1 where there are fewer.
+        scores : (len(rows), n) array
+            Their predictions, padded with NaN. A prediction that is NaN or -inf is not recommended.
+
+        Raises
+        ------
+        TypeError, ValueError
+            If an argument is not as described, or the model is complex.
+        IndexError
+            If a row is outside the matrix.
+
+        Examples
+        --------
+        >>> import numpy as np, fastfactor as ff
+        >>> model = ff.fit(np.outer([1.0, -1.0], [1.0, 2.0, 3.0]), rank=1, unobserved="zero", max_epochs=200)
+        >>> cols, scores = model.recommend([0, 1], n=2)
+        >>> cols.tolist()
+        [[2, 1], [0, 1]]
+        """
+        from fastfactor.ranking import recommend
+
+        return recommend(self, rows, n, exclude, n_threads)
+
+    def similar_rows(
+        self, rows: ArrayLike, n: int = 10, *, n_threads: int | None = None
+    ) -> tuple[NDArray[np.int64], NDArray[Any]]:
+        """Return the n rows whose factors have the highest cosine with those of each given row, itself left out.
+
+        Parameters
+        ----------
+        rows : integers
+            Positions.
+        n : int
+            How many.
+        n_threads : int, optional
+            At most this many; by default all that the process may use. The result does not depend on it.
+
+        Returns
+        -------
+        neighbours : (len(rows), n) int64 array
+            Best first, the lower position first among equals, padded with -1.
+        cosines : (len(rows), n) array
+            In [-1, 1], 0 for factors of zero, padded with NaN. For complex factors that of their real and imaginary
+            parts, side by side.
+
+        Raises
+        ------
+        TypeError, ValueError, IndexError
+            As for `recommend`.
+        """
+        from fastfactor.ranking import find_similar
+
+        return find_similar(self.U, self._positions(rows, 0, "rows"), n, n_threads)
+
+    def similar_cols(
+        self, cols: ArrayLike, n: int = 10, *, n_threads: int | None = None
+    ) -> tuple[NDArray[np.int64], NDArray[Any]]:
+        """Return the n columns whose factors have the highest cosine with those of each given column.
+
+        Parameters
+        ----------
+        cols : integers
+            Positions.
+        n, n_threads
+            As for `similar_rows`.
+
+        Returns
+        -------
+        neighbours, cosines : (len(cols), n) arrays
+            As for `similar_rows`.
+
+        Raises
+        ------
+        TypeError, ValueError, IndexError
+            As for `recommend`.
+        """
+        from fastfactor.ranking import find_similar
+
+        return find_similar(self.V, self._positions(cols, 1, "cols"), n, n_threads)

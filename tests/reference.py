@@ -64,9 +64,10 @@ def visit_stored(rows, cols, values, grid, diagonals):
 
 
 def visit_dense(A, row_starts, col_starts, diagonals):
-    """Return (row, column, value) in the order of visits: bands of RUNS rows, each row one column further along.
+    """Return (row, column, value) in the order of visits.
 
-    Bands are no higher than the block is wide.
+    A block is walked in bands of RUNS rows (of as many as it has columns, where that is less), each row one column
+    further along than the one above it.
     """
     B = len(row_starts) - 1
     visits = []

@@ -7,6 +7,9 @@ import scipy.sparse as sp
 
 import fastfactor as ff
 from fastfactor.exceptions import DivergenceError
+from fastfactor.solvers import fitting, sgd
+from fastfactor.solvers.memory import draw_factors
+from fastfactor.solvers.schedule import Penalty, Schedule
 
 QUICK = {"regularization": 0.05, "max_epochs": 3, "validation": False}
 
@@ -154,6 +157,39 @@ def test_other_number_types_are_converted(ratings, dtype):
 # --- validation, history, stopping
 
 
+class RecordingGrid:
+    """Stands in for a grid, and notes which diagonals it is asked to sweep."""
+
+    n_stripes, shape, n_entries = 8, (10, 10), 100
+
+    def __init__(self):
+        self.launches = []
+
+    def sweep(self, factors, diagonals, losses, step, static):
+        self.launches.append(list(diagonals))
+        losses[:, diagonals] += 1.0
+
+
+def orders(seed, n_entries=100):
+    grid, factors = RecordingGrid(), draw_factors((10, 10), 8, 8, "float32", 0.1, 0)
+    grid.n_entries = n_entries
+    run = sgd.Run(spec=None, schedule=Schedule(0.1, 10), penalty=Penalty(0.1, 0.1), draw=None, seed=seed)
+    losses = [sgd.update_epoch(grid, factors, run, epoch, None) for epoch in range(4)]
+    assert losses == [64 / n_entries] * 4
+    return grid.launches
+
+
+def test_each_epoch_visits_every_diagonal_once_in_an_order_of_its_own():
+    first = orders(seed=1)
+    assert all(sorted(order) == list(range(8)) for order in first)
+    assert len({tuple(order) for order in first}) == 4
+    assert orders(seed=1) == first
+    assert orders(seed=2) != first
+    short = orders(seed=1, n_entries=10**8)  # more work than one launch may hold
+    assert len(short) == 8
+    assert [a + b for a, b in zip(short[::2], short[1::2], strict=True)] == first
+
+
 def test_history(ratings):
     history = ff.fit(ratings, 8, **QUICK).history
     assert list(history) == ["epoch", "seconds", "learning_rate", "train_loss", "validation_loss"]
@@ -196,14 +232,22 @@ def test_validation_share_is_held_out_and_the_best_epoch_kept(ratings):
     assert bits(shorter) == bits(model)
 
 
-def test_validation_none_refits_on_all_entries(ratings):
-    chosen = ff.fit(ratings, 8, max_epochs=6)
-    penalty = chosen.selection["regularization"]
-    trials = {t["regularization"]: t["validation_loss"] for t in chosen.selection["trials"]}
-    np.testing.assert_allclose(min(trials, key=trials.get), penalty[0])
-    again = ff.fit(ratings, 8, max_epochs=6, regularization=penalty, validation=False)
-    np.testing.assert_allclose(again.U, chosen.U, rtol=1e-3, atol=1e-4)
-    assert np.isnan(chosen.history["validation_loss"]).all()
+def test_validation_none_chooses_on_held_out_entries_then_fits_all(ratings, monkeypatch):
+    sizes = []
+
+    def spy(grid, run):
+        sizes.append((grid.n_entries, run.validation is not None))
+        return sgd.fit_factors(grid, run)
+
+    monkeypatch.setattr(fitting, "fit_factors", spy)
+    model = ff.fit(ratings, 8, max_epochs=6)
+    trials = {t["regularization"]: t["validation_loss"] for t in model.selection["trials"]}
+    np.testing.assert_allclose(min(trials, key=trials.get), model.selection["regularization"][0])
+    assert sizes[-1] == (ratings.nnz, False)
+    assert len(sizes) == len(trials) + 1 >= 4
+    assert {n for n, held in sizes[:-1] if held} == {sizes[0][0]}
+    assert abs(sizes[0][0] / ratings.nnz - 0.9) < 0.04
+    assert np.isnan(model.history["validation_loss"]).all()
 
 
 def test_callback_sees_each_epoch_and_may_stop(ratings):
@@ -250,6 +294,7 @@ def test_divergence_is_recovered_from_with_half_the_step(ratings):
     rates = model.history["learning_rate"]
     starts = rates[model.history["epoch"] == 1]
     assert len(starts) > 1
+    assert np.flatnonzero(model.history["epoch"] == 1)[1] < 20  # a diverging attempt is given up before its end
     np.testing.assert_allclose(starts[1:], starts[:-1] / 2, rtol=1e-6)
     np.testing.assert_allclose(model.selection["learning_rate"], starts[-1], rtol=1e-6)
     assert np.isfinite(model.reconstruct()).all()

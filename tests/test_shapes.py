@@ -44,7 +44,9 @@ ZEROS = ((6, 5), *np.nonzero(np.ones((6, 5))), np.zeros(30, "float32"))
 @given(patterns(), RANKS, st.booleans())
 def test_missing(pattern, rank, biases):
     shape, rows, cols, values = pattern
-    model = ff.fit((rows, cols, values), rank, shape=shape, biases=biases, max_epochs=30, regularization=0.01)
+    model = ff.fit(
+        (rows, cols, values), rank, shape=shape, biases=biases, max_epochs=30, regularization=0.01, n_threads=1
+    )
     assert model.U.shape == (shape[0], rank)
     assert model.V.shape == (shape[1], rank)
     assert model.shape == shape
@@ -64,7 +66,7 @@ def test_missing(pattern, rank, biases):
 def test_zero(pattern, rank):
     shape, rows, cols, values = pattern
     X = sp.csr_array((values, (rows, cols)), shape=shape)
-    model = ff.fit(X, rank, unobserved="zero", max_epochs=40)
+    model = ff.fit(X, rank, unobserved="zero", max_epochs=40, n_threads=1)
     assert model.shape == shape
     assert np.isfinite(model.reconstruct()).all()
     assert (

@@ -20,9 +20,10 @@ def test_stored_entries(dtype, biases):
     check_stored(triplets, triplets, 16, dtype, biases, shape=SHAPE)
 
 
+@pytest.mark.parametrize("shape", [SHAPE, (83, 75)])  # blocks of less and of more than 8 rows and columns
 @pytest.mark.parametrize("dtype", DTYPES)
-def test_every_entry(dtype):
-    A = make_dense(dtype)
+def test_every_entry(dtype, shape):
+    A = make_dense(dtype, shape)
     check_dense(A, A, 16, dtype, biases=False)
 
 

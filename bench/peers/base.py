@@ -84,6 +84,12 @@ class SvdPeer(ABC):
     def solve(self, A: Matrix, k: int, effort: float) -> Triplets:
         """Return (U, s, Vt) in any order."""
 
+    def warm_up(self, A: Matrix, k: int) -> None:
+        """Compile whatever the peer compiles, on a small matrix of A's kind, loosely and at the default setting."""
+        small = generate.text_matrix(2_000, 500, 20_000) if sp.issparse(A) else generate.decaying_dense(600, 300)
+        for effort in {next(iter(self.efforts)), self.default}:
+            self.solve(small.astype(A.dtype), k, effort)
+
     def plausible_efforts(self, residual: float) -> Iterator[float]:
         """Efforts worth trying for a residual; by default tolerances down from a thousand times as much."""
         return (effort for effort in self.efforts if effort <= 1e3 * residual)

@@ -116,8 +116,10 @@ def _find_effort(recorder: Recorder, task: Task, solver: SvdPeer) -> tuple[float
     efforts = [solver.default] if task.residual is None else list(solver.plausible_efforts(task.residual))
     best, total = np.inf, 0.0
     for effort in efforts:
-        start = time.perf_counter()
         try:
+            if effort == efforts[0]:
+                solver.warm_up(task.matrix, task.k)
+            start = time.perf_counter()
             triplets = solver.solve(task.matrix, task.k, effort)
         except Exception as error:  # a peer may fail in its own way: that is a result, not the end of the run
             recorder.skip(f"{task.case}, {solver.name}", f"{type(error).__name__}: {str(error)[:120]}")

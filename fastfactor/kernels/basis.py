@@ -74,8 +74,8 @@ def subtract(W, Q, lo, hi, D, starts, C, M, static):
 
 
 @parallel_kernel
-def transform(W, T, X, starts, M, static):
-    """X = W T; M[t] = X_t^H X_t. X may be W."""
+def transform(W, T, X, Q, p, starts, M, static):
+    """X = W T, also stored as the columns of Q from p on; M[t] = X_t^H X_t. X may be W."""
     for t in prange(len(starts) - 1):
         M[t] = 0
         for r in range(starts[t], starts[t + 1], 4):
@@ -84,6 +84,8 @@ def transform(W, T, X, starts, M, static):
             store(X, r + 1, 0, w1, static)
             store(X, r + 2, 0, w2, static)
             store(X, r + 3, 0, w3, static)
+            for i in range(r, r + 4):
+                Q[i, p : p + static.lanes] = X[i]
             add_products(X, 0, static.lanes, r, w0, w1, w2, w3, M[t], static)
 
 

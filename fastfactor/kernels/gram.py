@@ -86,6 +86,17 @@ def add_adjoint_sparse(A, U, G, q, static):
 
 
 @parallel_kernel
+def add_triplets_sparse(A, V, U, inverse, G, q, static):
+    """Store u = (A_r V) * inverse as row r of U and add A_s^H U_s to G[s]; all of chunk q, `inverse` is (1, width)."""
+    for s in prange(len(A.starts) - 1):
+        factor = load(inverse, 0, q, static)
+        for r in range(A.starts[s], A.starts[s + 1]):
+            u = multiply_row(A, r, V, q, static) * factor
+            store(U, r, q, u, static)
+            scatter_row(A, r, u, G[s], static)
+
+
+@parallel_kernel
 def certify_sparse(A, V, U, values, squares, G, q, static):
     """Add |A_r V - U_r * values|^2 to squares[s], and A_s^H U_s to G[s]; all of chunk q, `values` is (1, width)."""
     for s in prange(len(A.starts) - 1):

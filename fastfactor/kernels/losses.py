@@ -1,7 +1,7 @@
 """Losses: for one entry of value x and prediction p, the value L(x, p) and the derivative dL/dp.
 
 A loss is two scalar functions. Which one a sweep uses is part of its `Spec`, so the choice is made when the sweep is
-compiled and costs nothing per entry. When to use which: docs/derivation.md, section 11.
+compiled and costs nothing per entry. When to use which: docs/derivation.md, section 12.
 """
 
 from __future__ import annotations

@@ -73,7 +73,7 @@ def _cut(numbers, start, stop):
 
 
 def approach(v, prox, side):
-    """Return what the L1 penalty and the bound make of `v`, rows being side 0 and columns side 1 (equation 8)."""
+    """Return what the L1 penalty and the bound make of `v`, rows being side 0 and columns side 1 (equation 9)."""
     return v if prox is None else _approach(v, prox[side], prox[side + 2])
 
 

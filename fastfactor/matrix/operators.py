@@ -6,20 +6,22 @@ of two on the way, so that neither A^H A overflows nor underflows.
 
 from __future__ import annotations
 
-from typing import Any, Protocol
+from abc import ABC, abstractmethod
+from typing import Any
 
 import numpy as np
 import scipy.sparse as sp
 from numpy.typing import NDArray
 from scipy.sparse.linalg import LinearOperator, aslinearoperator
 
-from fastfactor.blas import run_in_slices
+from fastfactor.blas import aligned_zeros, run_in_slices
 from fastfactor.kernels.gram import (
     DenseRows,
     SparseRows,
     add_adjoint_sparse,
     add_gram_dense,
     add_gram_sparse,
+    add_triplets_sparse,
     certify_sparse,
     multiply_sparse,
 )
@@ -34,7 +36,7 @@ N_SLICES = 2  # row slices of A, each with an accumulator of its own: more of th
 Array = NDArray[Any]
 
 
-class Operand(Protocol):
+class Operand(ABC):
     """A tall m x n matrix B, scaled: A itself, or its adjoint when A is wide.
 
     Attributes
@@ -52,28 +54,38 @@ class Operand(Protocol):
     dtype: np.dtype[Any]
     scale: float
 
-    def add_gram(self, X: Array, G: Array) -> None:
-        """Add B^H B X, for a block X, to the accumulators G of shape (N_SLICES, rows, BLOCK)."""
-        ...
-
+    @abstractmethod
     def multiply(self, V: Array) -> Array:
         """Return B V; V has a multiple of BLOCK columns."""
-        ...
 
+    @abstractmethod
     def adjoint(self, U: Array) -> Array:
         """Return B^H U; U has a multiple of BLOCK columns."""
-        ...
+
+    def add_gram(self, X: Array, G: Array) -> None:
+        """Add B^H B X, for a block X, to the accumulators G of shape (N_SLICES, rows, BLOCK)."""
+        G[0, : self.n] += self.adjoint(self.multiply(X[: self.n]))
+
+    def triplets(self, V: Array, s: Array) -> tuple[Array, Array]:
+        """Return U = B V / s and B^H U; columns where s is zero come out as zeros."""
+        U = self.multiply(V) * invert(s)
+        return U, self.adjoint(U)
 
     def certify(self, V: Array, U: Array, s: Array) -> tuple[Array, Array]:
         """Return the norms of the columns of B V - U s and of B^H U - V s, computed anew from B."""
-        ...
+        return _norms(self.multiply(V) - U * s), _norms(self.adjoint(U) - V * s)
+
+
+def invert(s: Array) -> Array:
+    """Return 1 / s, and 0 for 0."""
+    return np.divide(1.0, s, out=np.zeros_like(s), where=s > 0.0)
 
 
 def _norms(M: Array) -> Array:
     return np.asarray(np.linalg.norm(M, axis=0), np.float64)
 
 
-class SparseOperand:
+class SparseOperand(Operand):
     """Rows of a CSR matrix, walked by the fused kernels."""
 
     def __init__(self, B: Any, scale: float) -> None:
@@ -99,10 +111,20 @@ class SparseOperand:
         """Return B^H U."""
         Z = np.empty((self.n, U.shape[1]), U.dtype)
         for q in range(U.shape[1] // BLOCK):
-            G = np.zeros((N_SLICES, self.n, BLOCK), U.dtype)
+            G = aligned_zeros((N_SLICES, self.n, BLOCK), U.dtype)
             launch(add_adjoint_sparse, self.rows, U, G, q, LANES)
             G.sum(axis=0, out=Z[:, q * BLOCK : (q + 1) * BLOCK])
         return Z
+
+    def triplets(self, V: Array, s: Array) -> tuple[Array, Array]:
+        """Return U = B V / s and B^H U, in one reading of B for each block."""
+        U, Z = np.empty((self.m, V.shape[1]), V.dtype), np.empty_like(V)
+        inverse = invert(s)[None, :].astype(V.dtype)
+        for q in range(V.shape[1] // BLOCK):
+            G = aligned_zeros((N_SLICES, self.n, BLOCK), V.dtype)
+            launch(add_triplets_sparse, self.rows, V, U, inverse, G, q, LANES)
+            G.sum(axis=0, out=Z[:, q * BLOCK : (q + 1) * BLOCK])
+        return U, Z
 
     def certify(self, V: Array, U: Array, s: Array) -> tuple[Array, Array]:
         """Return the norms of the columns of B V - U s and of B^H U - V s."""
@@ -111,13 +133,13 @@ class SparseOperand:
         right = np.empty(width)
         for q in range(width // BLOCK):
             chunk = slice(q * BLOCK, (q + 1) * BLOCK)
-            G = np.zeros((N_SLICES, self.n, BLOCK), V.dtype)
+            G = aligned_zeros((N_SLICES, self.n, BLOCK), V.dtype)
             launch(certify_sparse, self.rows, V, U, values, squares, G, q, LANES)
             right[chunk] = _norms(G.sum(axis=0) - V[:, chunk] * s[chunk])
         return np.sqrt(squares.sum(axis=(0, 1)).real), right
 
 
-class DenseOperand:
+class DenseOperand(Operand):
     """A dense matrix: fused passes over blocks, BLAS on fixed slices of rows for wide products."""
 
     def __init__(self, B: Array, scale: float, n_threads: int) -> None:
@@ -164,12 +186,8 @@ class DenseOperand:
         """Return B^H U."""
         return np.asarray(np.sum(self._slices(lambda part: self._take(part).conj().T @ U[part]), axis=0))
 
-    def certify(self, V: Array, U: Array, s: Array) -> tuple[Array, Array]:
-        """Return the norms of the columns of B V - U s and of B^H U - V s."""
-        return _norms(self.multiply(V) - U * s), _norms(self.adjoint(U) - V * s)
 
-
-class CallableOperand:
+class CallableOperand(Operand):
     """A LinearOperator, through matmat and rmatmat. The first product sets the scale."""
 
     def __init__(self, A: LinearOperator, is_adjoint: bool) -> None:
@@ -184,10 +202,6 @@ class CallableOperand:
         _check_finite(size)
         self.scale = power_of_two(size)
 
-    def add_gram(self, X: Array, G: Array) -> None:
-        """Add B^H B X to G."""
-        G[0, : self.n] += self.adjoint(self.multiply(X[: self.n]))
-
     def multiply(self, V: Array) -> Array:
         """Return B V."""
         return np.asarray(self.forward(V), self.dtype) * self.scale
@@ -196,12 +210,8 @@ class CallableOperand:
         """Return B^H U."""
         return np.asarray(self.backward(U), self.dtype) * self.scale
 
-    def certify(self, V: Array, U: Array, s: Array) -> tuple[Array, Array]:
-        """Return the norms of the columns of B V - U s and of B^H U - V s."""
-        return _norms(self.multiply(V) - U * s), _norms(self.adjoint(U) - V * s)
 
-
-class DeflatedOperand:
+class DeflatedOperand(Operand):
     """B without the triplets that are known: (I - U U^H) B (I - V V^H), each product projected on the left.
 
     What is left of B is then known to within rounding of its own norm, not of B's: the Gram operator of a graded
@@ -211,10 +221,6 @@ class DeflatedOperand:
     def __init__(self, base: Operand, U: Array, V: Array) -> None:
         self.base, self.U, self.V = base, U, V
         self.m, self.n, self.dtype, self.scale = base.m, base.n, base.dtype, base.scale
-
-    def add_gram(self, X: Array, G: Array) -> None:
-        """Add the Gram operator of the remainder, times X, to G."""
-        G[0, : self.n] += self.adjoint(self.multiply(X[: self.n]))
 
     def multiply(self, V: Array) -> Array:
         """Return (I - U U^H) B V."""
@@ -230,31 +236,23 @@ class DeflatedOperand:
 
     @staticmethod
     def _project(Q: Array, X: Array) -> Array:
-        return X - Q @ (Q.conj().T @ X)
+        return np.asarray(X - Q @ (Q.conj().T @ X))
 
 
-class CentredOperand:
+class CentredOperand(Operand):
     """B - p q^H for vectors p and q, without forming it."""
 
     def __init__(self, base: Operand, p: Array, q: Array) -> None:
         self.base, self.p, self.q = base, p.astype(base.dtype)[:, None], q.astype(base.dtype)[:, None]
         self.m, self.n, self.dtype, self.scale = base.m, base.n, base.dtype, base.scale
 
-    def add_gram(self, X: Array, G: Array) -> None:
-        """Add the Gram operator, times X, to G."""
-        G[0, : self.n] += self.adjoint(self.multiply(X[: self.n]))
-
     def multiply(self, V: Array) -> Array:
         """Return B V - p (q^H V)."""
-        return self.base.multiply(V) - self.p @ (self.q.conj().T @ V)
+        return np.asarray(self.base.multiply(V) - self.p @ (self.q.conj().T @ V))
 
     def adjoint(self, U: Array) -> Array:
         """Return B^H U - q (p^H U)."""
-        return self.base.adjoint(U) - self.q @ (self.p.conj().T @ U)
-
-    def certify(self, V: Array, U: Array, s: Array) -> tuple[Array, Array]:
-        """Return the norms of the columns of B V - U s and of B^H U - V s."""
-        return _norms(self.multiply(V) - U * s), _norms(self.adjoint(U) - V * s)
+        return np.asarray(self.base.adjoint(U) - self.q @ (self.p.conj().T @ U))
 
 
 def power_of_two(size: float) -> float:

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from fastfactor.blas import one_blas_thread
 from fastfactor.matrix.operators import Operand, as_operand, to_dense
-from fastfactor.solvers.triplets import Search, find_triplets
+from fastfactor.solvers.triplets import Search, choose_phases, find_triplets
 from fastfactor.threads import using_threads
 
 Array = NDArray[Any]
@@ -40,14 +40,8 @@ class Decomposition:
 
 
 def choose_signs(U: Array, Vh: Array) -> tuple[Array, Array]:
-    """Return the factors with the largest entry of each row of Vh made real and positive (the first of equals).
-
-    This is the one rule by which this package fixes the signs, or phases, of singular vectors.
-    """
-    rows = np.arange(len(Vh))
-    pivots = Vh[rows, np.abs(Vh).argmax(axis=1)]
-    sizes = np.abs(pivots)
-    phases = np.where(sizes > 0.0, pivots, 1.0) / np.where(sizes > 0.0, sizes, 1.0)
+    """Return the factors with the phases that `choose_phases` has for the shorter side (the right one of equals)."""
+    phases = choose_phases(U) if len(U) < Vh.shape[1] else choose_phases(Vh.conj().T)
     return U * phases, Vh * phases.conj()[:, None]
 
 
@@ -77,8 +71,11 @@ def _decompose_operand(
     operand: Operand, is_adjoint: bool, search: Search, rng: np.random.Generator, first: Array | None
 ) -> Decomposition:
     found = find_triplets(operand, search, rng, first)
+    phases = choose_phases(found.V)
+    if not np.allclose(phases, 1.0, rtol=0.0, atol=1e-15):  # mostly the solver has seen to it, before U was formed
+        found.U, found.V = found.U * phases, found.V * phases
     U, V = (found.V, found.U) if is_adjoint else (found.U, found.V)
-    U, Vh = choose_signs(U, V.conj().T)
+    Vh = V.conj().T
     order = slice(None) if search.largest else slice(None, None, -1)
     s = found.s[order] / operand.scale
     return Decomposition(U[:, order], s, Vh[order], found.residuals[order], found.n_passes)

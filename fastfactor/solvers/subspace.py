@@ -2,8 +2,8 @@
 
 Each pass multiplies one block of `BLOCK` vectors by A^H A. The new block is made orthogonal to the two before it, which
 in exact arithmetic suffices; one reading of the basis then measures what rounding has left of the others, and a second
-one removes it when it is more than `LOSS`. Rayleigh-Ritz on the space gives approximations and, from the coupling to
-the next block, their residuals; a full basis is restarted from its best Ritz vectors.
+one removes it when it is more than `Basis.loss`. Rayleigh-Ritz on the space gives approximations and, from
+the coupling to the next block, their residuals; a full basis is restarted from its best Ritz vectors.
 """
 
 from __future__ import annotations
@@ -14,10 +14,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from fastfactor.blas import aligned_zeros
 from fastfactor.kernels.basis import collect, rotate, subtract, transform
 from fastfactor.matrix.operators import BLOCK, LANES, N_SLICES, Operand
 from fastfactor.threads import launch
 
+ILL_CONDITIONED = 1e-6  # least eigenvalue of a block's scaled Gram matrix for which X R is W to 1e-13
 N_PARTS = 16  # row slices of the basis; fixed, so that sums do not depend on the thread count
 
 
@@ -83,7 +85,7 @@ class Basis:
     Attributes
     ----------
     Q : (rows, size + BLOCK) array
-        Orthonormal columns, the first p of which are in use.
+        Orthonormal columns, the first p of which are in use; the next block waits in those after them.
     X, W : (rows, BLOCK) arrays
         The newest block, Q[:, p - BLOCK : p], and what becomes the next.
     H : (size, size) array
@@ -96,18 +98,18 @@ class Basis:
     size: int
     dtype: np.dtype[Any]
     rng: np.random.Generator
-    loss: float  # how much of the basis a new block may contain: the residuals, over s_1, come out no better
+    loss: float = 0.0  # how much of the basis a new block may contain before it is made orthogonal again
     p: int = 0
-    coupled: int = 0  # columns of Q that the newest block may be coupled to: the newest two blocks, or all
+    is_local: bool = False  # the newest block is coupled to the one before it only, not to all of the basis
     scale: float = 0.0  # the largest diagonal entry of H so far: the norm of B is at least this
     Q: NDArray[Any] = field(init=False)
 
     def __post_init__(self) -> None:
         rows = pad(self.n, 4)
         self.parts = fixed_parts(rows)
-        self.Q = np.zeros((rows, self.size), self.dtype)
-        self.X, self.W = np.zeros((rows, BLOCK), self.dtype), np.zeros((rows, BLOCK), self.dtype)
-        self.G = np.zeros((N_SLICES, rows, BLOCK), self.dtype)
+        self.Q = aligned_zeros((rows, self.size + BLOCK), self.dtype)
+        self.X, self.W = aligned_zeros((rows, BLOCK), self.dtype), aligned_zeros((rows, BLOCK), self.dtype)
+        self.G = aligned_zeros((N_SLICES, rows, BLOCK), self.dtype)
         n_parts = len(self.parts) - 1
         self.C = np.zeros((n_parts, self.size, BLOCK), self.dtype)
         self.M = np.zeros((n_parts, BLOCK, BLOCK), self.dtype)
@@ -120,7 +122,8 @@ class Basis:
         self.X[: self.n] = self.draw(BLOCK)
         if first is not None:
             self.X[: self.n, 0] = first
-        self.X[: self.n] = np.linalg.qr(self.X[: self.n])[0]
+        for _ in range(2):
+            self._transform(self.X, np.linalg.cholesky(self.X.conj().T @ self.X).conj().T)
         self.append()
 
     def draw(self, count: int) -> NDArray[Any]:
@@ -129,15 +132,13 @@ class Basis:
         return Z + 1j * self.rng.standard_normal((self.n, count)) if self.dtype.kind == "c" else Z
 
     def append(self) -> None:
-        """Take X into the basis; it may be coupled to all of it."""
-        self.Q[:, self.p : self.p + BLOCK] = self.X
+        """Take the block that X holds, and the columns of Q after the basis, into it."""
         self.p += BLOCK
-        self.coupled = self.p
 
     def expand(self, operator: Operand) -> None:
         """Multiply the newest block by B, extend H, and orthonormalise what is outside the basis into X."""
         p = self.p
-        lo, new = p - self.coupled, slice(p - BLOCK, p)
+        lo, new = max(0, p - 2 * BLOCK) if self.is_local else 0, slice(p - BLOCK, p)
         operator.add_gram(self.X, self.G)
         launch(collect, self.G, self.W, self.Q, lo, p, self.parts, self.C, LANES)
         D = self.C.sum(axis=0)
@@ -155,7 +156,7 @@ class Basis:
                 break
             lo = 0
         self._normalise(M, norms)
-        self.coupled = 2 * BLOCK
+        self.is_local = True
 
     def _normalise(self, M: NDArray[Any], norms: NDArray[np.float64]) -> None:
         """Factor W = X R with orthonormal X by Cholesky, twice where once is not enough (CholeskyQR2)."""
@@ -165,7 +166,7 @@ class Basis:
         D = norms
         scaled = M.astype(self.H.dtype) / np.outer(D, D)
         lowest = float(np.linalg.eigvalsh(scaled)[0])
-        if lowest < 1e3 * BLOCK * self.eps:
+        if lowest < ILL_CONDITIONED:
             self._replace_lost()
             return
         R = np.linalg.cholesky(scaled).conj().T * D
@@ -178,8 +179,12 @@ class Basis:
 
     def _transform(self, W: NDArray[Any], R: NDArray[Any]) -> None:
         T = np.ascontiguousarray(np.linalg.inv(R), dtype=self.dtype)
-        # The basis may be full: X then waits until `restart` has made room.
-        launch(transform, W, T, self.X, self.parts, self.M, LANES)
+        launch(transform, W, T, self.X, self.Q, self.p, self.parts, self.M, LANES)
+
+    def _set(self, X: NDArray[Any]) -> None:
+        """Let the orthonormal X be the next block."""
+        self.X[: self.n] = X
+        self.Q[:, self.p : self.p + BLOCK] = self.X
 
     def _replace_lost(self) -> None:
         """Keep what W has outside the basis; where it has less than a block, go on with random directions.
@@ -193,8 +198,8 @@ class Basis:
         X = np.concatenate([left[:, :n_kept], self.draw(BLOCK - n_kept)], axis=1)
         for _ in range(3):
             X = np.linalg.qr(X - Q @ (Q.conj().T @ X))[0]
-        self.X[:n] = X
-        self.R = (self.X[:n].conj().T @ W).astype(self.H.dtype)
+        self._set(X)
+        self.R = (X.conj().T @ W).astype(self.H.dtype)
         self.R[n_kept:] = 0
 
     def restart(self, Y: NDArray[Any], theta: NDArray[np.float64]) -> None:
@@ -203,7 +208,8 @@ class Basis:
         self.rotate(Y)
         self.H[:] = 0
         self.H[np.arange(width), np.arange(width)] = theta
-        self.p = width
+        self.p, self.is_local = width, False
+        self._set(self.X[: self.n])
 
     def rotate(self, Y: NDArray[Any]) -> None:
         """Replace the basis' first columns by Q Y, whose number of columns is a multiple of BLOCK."""
@@ -216,7 +222,7 @@ class Basis:
         X = self.draw(BLOCK)
         for _ in range(3):
             X = np.linalg.qr(X - Q @ (Q.conj().T @ X))[0]
-        self.X[: self.n] = X
+        self._set(X)
         self.R = np.zeros_like(self.R)
 
     def ritz(self, largest: bool) -> tuple[NDArray[np.float64], NDArray[Any], NDArray[np.float64]]:
@@ -255,6 +261,7 @@ def solve(operator: Operand, request: Request, basis: Basis, first: NDArray[Any]
     k, watch, probed, n_passes = request.k, Watch(), None, 0
     keep = min(pad(k + (basis.size - k) // 6, BLOCK), basis.size - 2 * BLOCK)
     basis.begin(first)
+    basis.loss = max(1e-3 * request.tol, 4 * basis.eps)
     while True:
         basis.expand(operator)
         n_passes += 1
@@ -262,11 +269,12 @@ def solve(operator: Operand, request: Request, basis: Basis, first: NDArray[Any]
         last = n_passes >= request.max_passes
         if basis.p < k or not (is_full or last or n_passes >= watch.due):
             basis.append()
-            basis.coupled = 2 * BLOCK
             continue
         theta, Y, residuals = basis.ritz(request.largest)
         bounds = compute_bounds(theta[:k], request.tol, basis)
         excess = float(np.max(residuals[:k] / bounds))
+        # What the basis lacks to be orthonormal comes back in the residuals, times s_1 / s.
+        basis.loss = max(0.05 * float(bounds.min()) / basis.scale, 4 * basis.eps) if basis.scale else 0.0
         watch.note(n_passes, excess)
         settled = probed is not None and np.allclose(theta[:k], probed, rtol=0.0, atol=1e-9 * basis.scale)
         if excess <= 1.0 and is_suspect(theta[: k + 1]) and not settled:
@@ -281,13 +289,10 @@ def solve(operator: Operand, request: Request, basis: Basis, first: NDArray[Any]
             return Ritz(theta[:k], basis.Q, float(np.abs(theta).max()), n_passes)
         if is_full:
             basis.restart(Y[:, :keep], theta[:keep])
-            basis.append()
-        else:
-            basis.append()
-            basis.coupled = 2 * BLOCK
+        basis.append()
 
 
 def compute_bounds(theta: NDArray[np.float64], tol: float, basis: Basis) -> NDArray[np.float64]:
     """Return the bounds on ``|| B v - theta v ||``: the tolerance's, but never less than rounding permits."""
     s = np.sqrt(np.maximum(theta, 0.0))
-    return np.maximum(tol * s * np.sqrt(basis.scale), max(16 * basis.eps * basis.scale, 1e-300))
+    return np.asarray(np.maximum(tol * s * np.sqrt(basis.scale), max(16 * basis.eps * basis.scale, 1e-300)))

@@ -9,13 +9,14 @@ import numpy as np
 import scipy.linalg
 from numpy.typing import NDArray
 
-from fastfactor.blas import run_in_slices
+from fastfactor.blas import rotate_rows, run_in_slices
 from fastfactor.matrix.operators import BLOCK, DeflatedOperand, DenseOperand, Operand
-from fastfactor.solvers.subspace import Basis, Request, pad, solve
+from fastfactor.solvers.subspace import Basis, Request, Ritz, pad, solve
 
 Array = NDArray[Any]
 
 GRAM_LIMIT = 1024  # a dense Gram matrix up to this order is decomposed as it is
+STEEP = 1e-5  # the least s / s_1 for which U = B V / s is orthonormal to within a small correction
 MAX_LEVELS = 8  # deflations; each gains four decimal digits of s / s_1
 ROUNDING = 1e-14  # residuals, over s_1, that no level is spent on
 NULL = 1e-14  # what is left of the matrix, over its norm, when the rest counts as zero
@@ -71,8 +72,7 @@ def basis_size(k: int) -> int:
 
 def find_triplets(operand: Operand, search: Search, rng: np.random.Generator, first: Array | None = None) -> Triplets:
     """Return `search.k` singular triplets of the operand, found in levels where the spectrum is steep."""
-    V, norm, n_passes = _find_subspace(operand, search, rng, first)
-    found = _certify(operand, _rayleigh_ritz(operand, V, search), norm, n_passes)
+    found = _finish(operand, _find_subspace(operand, search, rng, first), search)
     for _ in range(MAX_LEVELS):
         bad = found.residuals > max(search.tol, ROUNDING)
         n_good = int(np.argmax(bad)) if bad.any() else search.k
@@ -87,22 +87,21 @@ def _refine(operand: Operand, found: Triplets, n_good: int, search: Search, rng:
     k = search.k
     rest = DeflatedOperand(operand, found.U[:, :n_good], found.V[:, :n_good])
     part = Search(k - n_good, search.tol, search.max_passes - found.n_passes, True, search.n_threads)
-    V, _, n_passes = _find_subspace(rest, part, rng, found.V[:, n_good])
-    V = np.concatenate([found.V[:, :n_good], V[:, : k - n_good]], axis=1)
-    U, s, V = _rayleigh_ritz(rest.base, np.linalg.qr(V)[0], search)
-    return _certify(operand, (U, s, V), found.norm, found.n_passes + n_passes)
+    more = _find_subspace(rest, part, rng, found.V[:, n_good])
+    V = np.linalg.qr(np.concatenate([found.V[:, :n_good], more.V], axis=1))[0]
+    n_passes = found.n_passes + more.n_passes
+    return _certify(operand, _rayleigh_ritz(operand, V, search), found.norm, n_passes)
 
 
-def _find_subspace(
-    operand: Operand, search: Search, rng: np.random.Generator, first: Array | None
-) -> tuple[Array, float, int]:
-    """Return orthonormal V (n, k) that spans the wanted right singular vectors, s_1, and the number of passes."""
+def _find_subspace(operand: Operand, search: Search, rng: np.random.Generator, first: Array | None) -> Ritz:
+    """Return the wanted eigenpairs of B^H B, vectors as (n, k)."""
     size = basis_size(search.k)
     if size + 2 * BLOCK >= operand.n or (isinstance(operand, DenseOperand) and operand.n <= GRAM_LIMIT):
         return _decompose_gram(operand, search)
-    basis = Basis(operand.n, size, operand.dtype, rng, max(1e-2 * search.tol, 1e-15))
+    basis = Basis(operand.n, size, operand.dtype, rng)
     ritz = solve(operand, Request(search.k, search.tol, search.max_passes, search.largest, size), basis, first)
-    return _orthonormalise(ritz.V[: operand.n, : search.k], search.n_threads), float(np.sqrt(ritz.norm)), ritz.n_passes
+    ritz.V = _orthonormalise(ritz.V[: operand.n, : search.k], search.n_threads)
+    return ritz
 
 
 def _orthonormalise(V: Array, n_threads: int) -> Array:
@@ -112,23 +111,30 @@ def _orthonormalise(V: Array, n_threads: int) -> Array:
     return np.concatenate(run_in_slices(lambda part: V[part] @ T, len(V), n_threads))
 
 
-def _decompose_gram(operand: Operand, search: Search) -> tuple[Array, float, int]:
+def _decompose_gram(operand: Operand, search: Search) -> Ritz:
     """Form B^H B, by BLAS or by passes over the unit vectors, and decompose it by LAPACK."""
     n, k = operand.n, search.k
     if isinstance(operand, DenseOperand):
-        gram = operand.gram()
-        n_passes = 1
+        gram, n_passes = operand.gram(), 1
     else:
-        width = pad(n, BLOCK)
-        eye = np.eye(n, width, dtype=operand.dtype)
-        gram = operand.adjoint(operand.multiply(eye))[:, :n]
-        n_passes = width // BLOCK
+        eye = np.eye(n, pad(n, BLOCK), dtype=operand.dtype)
+        gram, n_passes = operand.adjoint(operand.multiply(eye))[:, :n], pad(n, BLOCK) // BLOCK
     if search.largest:
         theta, V = scipy.linalg.eigh(gram, subset_by_index=[n - k, n - 1], driver="evr", check_finite=False)
-        V = V[:, ::-1]
+        theta, V = theta[::-1], V[:, ::-1]
     else:
         theta, V = np.linalg.eigh(gram)
-    return np.ascontiguousarray(V[:, :k]), float(np.sqrt(max(theta[-1], 0.0))), n_passes
+    return Ritz(theta[:k], np.ascontiguousarray(V[:, :k]), float(np.abs(theta).max()), n_passes)
+
+
+def choose_phases(V: Array) -> Array:
+    """Return, for each column, the number of modulus 1 that makes its largest entry (the first of equals) positive.
+
+    This is the one rule by which this package fixes the signs of singular vectors; it looks at the shorter side's.
+    """
+    pivots = V[np.abs(V).argmax(axis=0), np.arange(V.shape[1])]
+    sizes = np.abs(pivots)
+    return np.asarray(np.where(sizes > 0.0, pivots.conj(), 1.0) / np.where(sizes > 0.0, sizes, 1.0))
 
 
 def _widen(V: Array) -> Array:
@@ -139,38 +145,47 @@ def _widen(V: Array) -> Array:
     return np.concatenate([V, np.zeros((len(V), width - V.shape[1]), V.dtype)], axis=1)
 
 
+def _finish(operand: Operand, ritz: Ritz, search: Search) -> Triplets:
+    """Return U, s and residuals for the right singular vectors found, from one more product with B and B^H each.
+
+    With ``U = B V / s`` and ``Z = B^H U``, what U lacks to be orthonormal is known from the short side,
+    ``E = U^H U - I = V^H Z / s - I``. The first-order Gram-Schmidt step ``U (I - triu(E))`` mends it; the
+    leading vectors, which are the accurate ones, stay as they are.
+    """
+    k, norm = search.k, float(np.sqrt(ritz.norm))
+    s = np.sqrt(np.maximum(ritz.theta, 0.0))
+    if s.min() > STEEP * norm:
+        wide_s = np.zeros(pad(k, BLOCK))
+        wide_s[:k] = s
+        ritz.V *= choose_phases(ritz.V)
+        U, Z = operand.triplets(_widen(ritz.V), wide_s)
+        E = (ritz.V.conj().T @ Z[:, :k]) / s[:, None]
+        E = (E + E.conj().T) / 2 - np.eye(k)
+        if np.abs(E).max() <= 1e-7:
+            return _mend(U[:, :k], Z[:, :k], ritz, s, E, search)
+    return _certify(operand, _rayleigh_ritz(operand, ritz.V, search), norm, ritz.n_passes)
+
+
+def _mend(U: Array, Z: Array, ritz: Ritz, s: Array, E: Array, search: Search) -> Triplets:
+    """Return the triplets with U (I - triu(E)) for U; Z is B^H U."""
+    T = np.eye(len(s)) - np.triu(E, 1) - np.diag(E.diagonal() / 2)
+    if np.abs(E).max() > 1e-14:
+        rotate_rows(U, T, search.n_threads)
+        Z = Z @ T
+    values = np.sort(s * (1.0 + E.diagonal().real / 2))[::-1]  # descending but for rounding anyway
+    left = np.linalg.norm(np.diag(s) - T * values, axis=0)  # B V = U s, before U was mended
+    right = np.linalg.norm(Z - ritz.V * values, axis=0)
+    norm = max(float(np.sqrt(ritz.norm)), float(values.max()))
+    return Triplets(U, values, ritz.V, np.maximum(left, right) / norm, norm, ritz.n_passes)
+
+
 def _rayleigh_ritz(operand: Operand, V: Array, search: Search) -> tuple[Array, Array, Array]:
-    """Return the SVD of B V as (U, s, V'), all orthonormal to machine precision, also where s is zero."""
-    n_threads, k = search.n_threads, search.k
-    U = operand.multiply(_widen(V))[:, :k]
-    norms = np.sqrt(np.sum(run_in_slices(lambda part: (np.abs(U[part]) ** 2).sum(axis=0), len(U), n_threads), axis=0))
-    floor = NULL * norms.max() if norms.max() > 0.0 else 1.0
-    if norms.min() <= 1e-6 * norms.max():
-        return _dense_rayleigh_ritz(U, V, floor, search)
-    M = np.sum(run_in_slices(lambda part: U[part].conj().T @ U[part], len(U), n_threads), axis=0)
-    M /= np.outer(norms, norms)
-    theta, E = np.linalg.eigh(M)  # the unit vectors U / norms are nearly orthonormal already
-    if theta[0] < 1e-4:
-        return _dense_rayleigh_ritz(U, V, floor, search)
-    P, s, Qh = np.linalg.svd((np.sqrt(theta)[:, None] * E.conj().T) * norms)
-    T = ((E / np.sqrt(theta)) @ P) / norms[:, None]
-
-    def work(part: slice) -> None:
-        U[part] = U[part] @ T
-
-    run_in_slices(work, len(U), n_threads)
-    return _ordered(U, s, V @ Qh.conj().T, search)
-
-
-def _dense_rayleigh_ritz(U: Array, V: Array, floor: float, search: Search) -> tuple[Array, Array, Array]:
-    """Do the same by LAPACK's Householder QR, which gives orthonormal vectors for zero values too."""
+    """Return the SVD of B V as (U, s, V'), by Householder QR: orthonormal vectors for small and zero values too."""
+    U = operand.multiply(_widen(V))[:, : search.k]
     Q, R = np.linalg.qr(U)
     P, s, Qh = np.linalg.svd(R)
-    s[s <= floor] = 0.0
-    return _ordered(Q @ P, s, V @ Qh.conj().T, search)
-
-
-def _ordered(U: Array, s: Array, V: Array, search: Search) -> tuple[Array, Array, Array]:
+    s[s <= NULL * s.max()] = 0.0
+    U, V = Q @ P, V @ Qh.conj().T
     return (U, s, V) if search.largest else (U[:, ::-1], s[::-1], V[:, ::-1])
 
 

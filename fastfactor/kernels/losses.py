@@ -121,7 +121,7 @@ class Place(NamedTuple):
 
 def like(p, number):
     """Return `number` in the type of `p`: a bare constant would turn float32 arithmetic into float64."""
-    return p.dtype.type(number)
+    return type(p)(number)
 
 
 @overload(like, inline="always")

@@ -9,6 +9,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from fastfactor import metrics, model_selection
     from fastfactor.api import fit
     from fastfactor.decomposition import pca, svd, svds
     from fastfactor.exceptions import ConvergenceWarning, DivergenceError
@@ -28,6 +29,8 @@ __all__ = [
     "SVDResult",
     "fit",
     "load",
+    "metrics",
+    "model_selection",
     "pca",
     "svd",
     "svds",
@@ -48,7 +51,12 @@ _HOMES = {
 }
 
 
+_MODULES = {"metrics", "model_selection"}
+
+
 def __getattr__(name: str) -> Any:
+    if name in _MODULES:
+        return importlib.import_module(f"fastfactor.{name}")
     if name not in _HOMES:
         raise AttributeError(f"module 'fastfactor' has no attribute {name!r}")
     value = getattr(importlib.import_module(f"fastfactor.{_HOMES[name]}"), name)
@@ -57,4 +65,4 @@ def __getattr__(name: str) -> Any:
 
 
 def __dir__() -> list[str]:
-    return sorted([*globals(), *_HOMES])
+    return sorted({*globals(), *_HOMES, *_MODULES})

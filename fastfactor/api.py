@@ -14,11 +14,13 @@ from fastfactor.kernels.update import Factors
 from fastfactor.matrix.domains import check_domain, check_labels, locate_in
 from fastfactor.matrix.grid import Grid, Held
 from fastfactor.matrix.inputs import Observations, as_dense, as_observations
+from fastfactor.matrix.weights import as_weights, weigh_moments
 from fastfactor.model import Factorization
 from fastfactor.options import UNOBSERVED, Options, check_choice, check_dtype, check_options, check_real, refuse_unbuilt
 from fastfactor.solvers.fitting import Fitted, Task, fit_dense, fit_observed
 from fastfactor.solvers.schedule import count_epochs_of_all
 from fastfactor.solvers.standard import Standard, standardise
+from fastfactor.solvers.warm import Start
 from fastfactor.threads import using_threads
 
 _SLOW_DENSE_WORK = 2e11  # entries x rank x epochs of unobserved="zero": minutes
@@ -80,19 +82,26 @@ def fit(
     nonnegative : bool or (bool, bool)
         Keep the factors (and biases) of rows and of columns at 0 or above. Values are not shifted by their mean then.
     learning_rate : float or "auto"
-        Step of the first epoch, which falls to zero over the epochs (as a square); in reciprocal units of the values. Where
-        a fit diverges it starts again with half the step.
+        Step of the first epoch, in reciprocal units of the values; it falls to zero over the epochs, as a square. Where a
+        fit diverges it starts again with half the step.
     max_epochs : int, optional
-        Sweeps over the entries that the step size is planned for. By default 40 (more where "zero" needs them), or fewer where held-out entries
-        got worse again.
+        Sweeps over the entries that the step size is planned for. By default 40 (more where "zero" needs them), or fewer
+        where held-out entries got worse again.
     validation : float, matrix, triplets or False, optional
         Entries to judge the fit by after each epoch: that share of X, held out; or the given ones. The fit then keeps
         its best epoch, and stops when five epochs brought no better one. By default a tenth of the entries is held out
         as long as there is something to choose, and the final fit uses all entries. False: none.
+    sample_weight : array or sparse matrix, optional
+        Weights of the entries, finite and at least 0, for unobserved="missing": a matrix that stores the places of X, a
+        dense one of its shape, or for triplets an array. They multiply the loss, not the penalties. Entries of
+        `validation` that are given have weight 1.
     shape : (int, int), optional
         Of X, when it is triplets; by default just large enough.
     duplicates : {"error", "sum", "mean", "last"}
         What to do with several entries at one place.
+    init : Factorization, optional
+        A model of the same rank and loss to start from. X may have more rows and columns: those are drawn as usual. Its
+        mean and biases become part of the new biases, as far as the fit has some.
     seed : int
         Equal seeds give equal bits, on one CPU type, with any number of threads.
     n_threads : int, optional
@@ -104,7 +113,7 @@ def fit(
     callback : callable, optional
         Called after each epoch of the final fit with an object that has the attributes epoch, seconds, learning_rate,
         train_loss and validation_loss (for standardised values); a true answer ends the fit.
-    sample_weight, unobserved_weight, init, posterior_samples, max_memory, progress, checkpoint
+    unobserved_weight, posterior_samples, max_memory, progress, checkpoint
         Not available yet; anything but the default raises NotImplementedError.
 
     Returns
@@ -136,9 +145,7 @@ def fit(
     if unobserved == "weak":
         raise NotImplementedError("unobserved='weak' is not available yet; use 'missing' or 'zero'")
     refuse_unbuilt(
-        sample_weight=(sample_weight, None),
         unobserved_weight=(unobserved_weight, None),
-        init=(init, None),
         posterior_samples=(posterior_samples, 0),
         max_memory=(max_memory, None),
         progress=(progress, None),
@@ -158,13 +165,23 @@ def fit(
         seed,
         callback,
     )
+    check_init(init, options)
     with using_threads(n_threads):
         if unobserved == "zero":
-            return _fit_zero(X, validation, shape, duplicates, dtype, options)
-        return _fit_missing(X, validation, shape, duplicates, dtype, options)
+            refuse_unbuilt(sample_weight=(sample_weight, None))
+            return _fit_zero(X, validation, shape, duplicates, dtype, options, init)
+        return _fit_missing(X, validation, shape, duplicates, dtype, options, sample_weight, init)
 
 
-def _fit_zero(X: Any, validation: Any, shape: Any, duplicates: str, dtype: Any, options: Any) -> Factorization:
+def _fit_zero(
+    X: Any,
+    validation: Any,
+    shape: Any,
+    duplicates: str,
+    dtype: Any,
+    options: Any,
+    init: Factorization | None,
+) -> Factorization:
     if validation is not None and validation is not False:
         raise ValueError("validation must be None or False where unobserved='zero': every entry is fitted")
     if duplicates not in ("error", "sum"):
@@ -187,7 +204,7 @@ def _fit_zero(X: Any, validation: Any, shape: Any, duplicates: str, dtype: Any, 
     else:
         labels = check_domain(find_traits(options.loss).domain, A.ravel(), lambda i: divmod(i, A.shape[1]))
         standard = standardise(options.loss, A.ravel(), _is_centred(options), labels)
-    task = Task.of(options, computed, standard)
+    task = Task.of(options, computed, standard, as_start(init, A.shape, computed))
     real = A.real.dtype.type
     shift, scale = standard.labels
     A = A / real(scale) if shift == 0 else (A - real(shift)) / real(scale)
@@ -195,7 +212,16 @@ def _fit_zero(X: Any, validation: Any, shape: Any, duplicates: str, dtype: Any, 
     return _as_model(fitted, task, np.arange(A.shape[0]), np.arange(A.shape[1]))
 
 
-def _fit_missing(X: Any, validation: Any, shape: Any, duplicates: str, dtype: Any, options: Any) -> Factorization:
+def _fit_missing(
+    X: Any,
+    validation: Any,
+    shape: Any,
+    duplicates: str,
+    dtype: Any,
+    options: Any,
+    sample_weight: Any,
+    init: Factorization | None,
+) -> Factorization:
     observed = as_observations(X, shape=shape, duplicates=duplicates)
     computed = check_dtype(dtype, observed.data.dtype, np.float32)
     _check_real_only(options, computed)
@@ -205,9 +231,42 @@ def _fit_missing(X: Any, validation: Any, shape: Any, duplicates: str, dtype: An
             "that; for implicit feedback use unobserved='weak'",
             stacklevel=3,
         )
-    task = Task.of(options, computed, _standardise(observed, options, computed))
-    fitted, grid = fit_observed(observed, _check_validation(validation, observed, task), options, task)
+    weights = None if sample_weight is None else as_weights(sample_weight, X, observed)
+    if weights is not None:
+        observed = weigh_moments(observed, weights)
+    standard = _standardise(observed, options, computed, weights)
+    if weights is not None:
+        standard = standard.weighted(float(weights.mean()))
+        weights = weights / weights.mean()
+    task = Task.of(options, computed, standard, as_start(init, observed.shape, computed))
+    fitted, grid = fit_observed(observed, _check_validation(validation, observed, task), options, task, weights)
     return _as_model(fitted, task, grid.row_order, grid.col_order)
+
+
+def check_init(init: Any, options: Options) -> None:
+    """Refuse a model that a fit with these options cannot start from."""
+    if init is None:
+        return
+    if not isinstance(init, Factorization):
+        raise TypeError(f"init must be a Factorization, got {type(init).__name__}")
+    if init.rank != options.rank:
+        raise ValueError(f"init has rank {init.rank}, but rank is {options.rank}")
+    loss = options.loss if options.loss in LOSSES else find_loss(options.loss)
+    if init.loss != loss:
+        raise ValueError(f"init was fitted with loss={init.loss!r}, but loss is {loss!r}")
+    if not options.biases and (init.row_bias.any() or init.col_bias.any()):
+        raise ValueError("init has biases, but biases are off in this fit")
+
+
+def as_start(init: Factorization | None, shape: tuple[int, int], dtype: np.dtype[Any]) -> Start | None:
+    """Return the factors of a model to start from, which may be of a smaller matrix than one of `shape`."""
+    if init is None:
+        return None
+    if init.shape[0] > shape[0] or init.shape[1] > shape[1]:
+        raise ValueError(f"init is a model of a matrix {init.shape}, X is smaller: {shape}")
+    if init.U.dtype.kind == "c" and dtype.kind != "c":
+        raise TypeError("init is complex, X is real")
+    return Start(init.U, init.V, init.row_bias, init.col_bias, init.mean)
 
 
 def _is_centred(options: Options) -> bool:
@@ -222,11 +281,12 @@ def _check_real_only(options: Options, dtype: np.dtype[Any]) -> None:
             raise TypeError(f"{name} needs real values, X is complex")
 
 
-def _standardise(X: Observations, options: Options, computed: np.dtype[Any]) -> Standard:
+def _standardise(X: Observations, options: Options, computed: np.dtype[Any], weights: NDArray[Any] | None) -> Standard:
     """Choose the units of a fit of `X`, having checked that the loss is defined for its values."""
     if options.loss != "squared":
         values = X.data[: X.n_entries]
         labels = check_domain(find_traits(options.loss).domain, values, locate_in(X))
+        values = values if weights is None else values[weights > 0]
         return standardise(options.loss, values, _is_centred(options), labels)
     centred = _is_centred(options)
     shift = X.mean if centred else 0.0

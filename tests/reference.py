@@ -91,7 +91,8 @@ def sweep(U, V, row_bias, col_bias, visits, lr, reg, biases, loss="squared", pla
 
     One step on (r, c), all from the old values: U_r += lr (e V_c - reg U_r), V_c += lr (conj(e) U_r - reg V_c), with
     e = -dL/dp. `place` is (origin, scale, slope, height): then the loss sees origin + scale p, its derivative and its
-    value count times slope and height, and no lr e is longer than LONGEST_STEP. `prox` is (l1 of rows, l1 of columns,
+    value count times slope and height, and no lr e is longer than LONGEST_STEP. A visit's fourth item is its
+    weight, 1 where it has none. `prox` is (l1 of rows, l1 of columns,
     least of rows, least of columns): after the step each number moves lr l1 towards 0, never past, and up to the least.
     """
     double = np.result_type(U.dtype, np.float64)
@@ -100,11 +101,12 @@ def sweep(U, V, row_bias, col_bias, visits, lr, reg, biases, loss="squared", pla
     value, derivative = LOSSES[loss] if isinstance(loss, str) else loss
     origin, scale, slope, height = (0, 1, 1, 1) if place is None else place
     total = 0.0
-    for r, c, x in visits:
+    for r, c, x, *weight in visits:
+        w = weight[0] if weight else 1.0
         p = sum(U[r, q] * np.conj(V[c, q]) for q in range(U.shape[1]))
         if biases:
             p += row_bias[r] + col_bias[c]
-        e = -slope * derivative(x, origin + scale * p)
+        e = -w * slope * derivative(x, origin + scale * p)
         if place is not None:
             e = np.clip(lr * e, -LONGEST_STEP, LONGEST_STEP) / lr
         u, v = U[r].copy(), V[c].copy()
@@ -117,7 +119,7 @@ def sweep(U, V, row_bias, col_bias, visits, lr, reg, biases, loss="squared", pla
             for M, i, side in ((U, r, 0), (V, c, 1), (row_bias, r, 0), (col_bias, c, 1))[: 4 if biases else 2]:
                 shorter = np.sign(M[i]) * np.maximum(np.abs(M[i]) - lr * prox[side], 0)
                 M[i] = np.maximum(shorter, prox[side + 2])
-        total += height * value(x, origin + scale * p)
+        total += w * height * value(x, origin + scale * p)
     return U, V, row_bias, col_bias, total
 
 

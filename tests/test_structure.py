@@ -90,6 +90,9 @@ def test_public_code_has_docstrings(path):
 def public_callables():
     for name in ff.__all__:
         value = getattr(ff, name)
+        if inspect.ismodule(value):
+            yield from ((f"{name}.{key}", getattr(value, key)) for key in value.__all__)
+            continue
         if not inspect.isclass(value):
             yield name, value
             continue

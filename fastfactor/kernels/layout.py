@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import numpy as np
-from numba import prange
+from numba import prange, types
+from numba.extending import overload
 
 from fastfactor.kernels.compiling import kernel, parallel_kernel
 
@@ -109,13 +110,47 @@ def count_blocks(indptr, indices, row_order, row_starts, col_stripe, held_out, c
                     here[col_stripe[np.uint64(indices[i])]] += 1
 
 
+def set_weight(target, weights, i):
+    """Write weights[i] to the field `weight` of a record; weights of None compile to nothing."""
+    if weights is not None:
+        target.weight = weights[i]
+
+
+def copy_weight(target, h, weights, i):
+    """Write weights[i] to target[h]; weights of None compile to nothing."""
+    if weights is not None:
+        target[h] = weights[i]
+
+
+@kernel
+def _set_weight(target, weights, i):
+    target.weight = weights[i]
+
+
+@overload(set_weight, inline="always")
+def _set_weight_of(target, weights, i):
+    if isinstance(weights, types.NoneType):
+        return lambda target, weights, i: None
+    return lambda target, weights, i: _set_weight(target, weights, i)
+
+
+@overload(copy_weight, inline="always")
+def _copy_weight_of(target, h, weights, i):
+    def copy(target, h, weights, i):
+        target[h] = weights[i]
+
+    return (lambda target, h, weights, i: None) if isinstance(weights, types.NoneType) else copy
+
+
 @parallel_kernel
-def fill_blocks(matrix, row_order, col_place, blocks, standard, held_out, held):
+def fill_blocks(matrix, weights, row_order, col_place, blocks, standard, held_out, held, held_weights):
     """Write each entry to its block, standardised, rows ascending within the block; held-out ones to `held`.
 
     Parameters
     ----------
     matrix : (indptr, indices, data)
+    weights : (n_entries,) array or None
+        Of the entries.
     col_place : (stripe, local)
         For each column its stripe, and its position in the stripe.
     blocks : sweep.Blocks
@@ -125,6 +160,8 @@ def fill_blocks(matrix, row_order, col_place, blocks, standard, held_out, held):
     held_out : (seed, threshold)
     held : (starts, rows, cols, values)
         Where each row stripe's held-out entries begin, and their positions and values, written.
+    held_weights : array or None
+        Their weights, written.
     """
     indptr, indices, data = matrix
     stripe, local = col_place
@@ -146,6 +183,7 @@ def fill_blocks(matrix, row_order, col_place, blocks, standard, held_out, held):
                     held_rows[h] = p
                     held_cols[h] = blocks.col_starts[c] + local[j]
                     held_values[h] = x
+                    copy_weight(held_weights, h, weights, i)
                     h += 1
                 else:
                     entry = entries[cursor[c]]
@@ -153,3 +191,4 @@ def fill_blocks(matrix, row_order, col_place, blocks, standard, held_out, held):
                     entry.row = p - row_starts[b]
                     entry.col = local[j]
                     entry.value = x
+                    set_weight(entry, weights, i)

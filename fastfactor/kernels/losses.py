@@ -7,7 +7,7 @@ compiled and costs nothing per entry. When to use which: docs/derivation.md, sec
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 import numba
@@ -65,7 +65,7 @@ class Loss:
 
     value: Callable[..., Any]
     derivative: Callable[..., Any]
-    link: Callable[[Any], Any] = _identity
+    link: Callable[[Any], Any] = field(default_factory=lambda: _identity)
     name: str = "custom"
 
     def __post_init__(self) -> None:
@@ -121,7 +121,7 @@ class Place(NamedTuple):
 
 def like(p, number):
     """Return `number` in the type of `p`: a bare constant would turn float32 arithmetic into float64."""
-    return p.dtype.type(number)
+    return type(p)(number)
 
 
 @overload(like, inline="always")

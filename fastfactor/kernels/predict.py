@@ -7,7 +7,7 @@ from numba import prange
 
 from fastfactor.kernels.compiling import parallel_kernel
 from fastfactor.kernels.losses import value
-from fastfactor.kernels.update import predict_entry
+from fastfactor.kernels.update import at_or_none, predict_entry, weigh
 
 
 @parallel_kernel
@@ -18,10 +18,10 @@ def predict_pairs(factors, rows, cols, out, static):
 
 
 @parallel_kernel
-def sum_losses(factors, held, place, sums, static):
+def sum_losses(factors, held, weights, place, sums, static):
     """Write the summed loss over each of len(sums) equal slices of the pairs to `sums`.
 
-    `held` is (rows, cols, values), `place` that of `update.Step`.
+    `held` is (rows, cols, values), `weights` None or one each, `place` that of `update.Step`.
     """
     rows, cols, values = held
     n, n_slices = len(rows), len(sums)
@@ -29,5 +29,5 @@ def sum_losses(factors, held, place, sums, static):
         loss = 0.0
         for i in range(s * n // n_slices, (s + 1) * n // n_slices):
             p = predict_entry(factors, rows[i], cols[i], static)
-            loss += np.float64(value(static, place, values[i], p))
+            loss += np.float64(weigh(value(static, place, values[i], p), at_or_none(weights, i)))
         sums[s] = loss

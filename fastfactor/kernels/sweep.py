@@ -10,7 +10,7 @@ from numba import prange
 from fastfactor.kernels.compiling import kernel, parallel_kernel
 from fastfactor.kernels.simd import prefetch
 from fastfactor.kernels.subnormals import flush_subnormals, restore_subnormals
-from fastfactor.kernels.update import Factors, Step, cut, n_chunks, update_entry
+from fastfactor.kernels.update import Factors, Step, cut, n_chunks, update_entry, weight_of
 
 # Inside a block the entries are sorted by row, and eight runs of it are walked in turn. Neighbouring updates then do
 # not wait for each other, while each run's factor row stays in the first-level cache (docs/performance.md).
@@ -24,7 +24,7 @@ class Blocks(NamedTuple):
     Attributes
     ----------
     entries : (n + spare,) record array
-        Fields row, col (within the block's stripes) and value.
+        Fields row, col (within the block's stripes), value, and weight where entries have one.
     offsets : (B * B + 1,) uint64 array
         Block (i, j) holds entries[offsets[B * i + j] : offsets[B * i + j + 1]].
     row_starts, col_starts : (B + 1,) int64 arrays
@@ -56,7 +56,7 @@ def sweep_entry(factors, entries, i, step, static):
         prefetch(factors.V, later.col, k, static)
         prefetch(factors.U, later.row, k, static)
     entry = entries[i]
-    return update_entry(factors, entry.row, entry.col, entry.value, step, static)
+    return update_entry(factors, entry.row, entry.col, entry.value, step, static, weight_of(entry))
 
 
 @kernel

@@ -90,6 +90,18 @@ def _approach_of(v, prox, side):
     return lambda v, prox, side: _approach(v, prox[side], prox[side + 2])
 
 
+def at_or_none(numbers, i):
+    """Return numbers[i], or None for None."""
+    return None if numbers is None else numbers[i]
+
+
+@overload(at_or_none, inline="always")
+def _at_or_none(numbers, i):
+    if isinstance(numbers, types.NoneType):
+        return lambda numbers, i: None
+    return lambda numbers, i: numbers[i]
+
+
 def weigh(number, weight):
     """Return `number` times the weight of an entry; weights of None compile to nothing."""
     return number if weight is None else number * weight
@@ -100,6 +112,18 @@ def _weigh(number, weight):
     if isinstance(weight, types.NoneType | types.Omitted):
         return lambda number, weight: number
     return lambda number, weight: number * weight
+
+
+def weight_of(entry):
+    """Return the weight of an entry of the blocks, or None where they have none."""
+    return entry.weight if "weight" in entry.dtype.names else None
+
+
+@overload(weight_of, inline="always")
+def _weight_of(entry):
+    if "weight" in entry.fields:
+        return lambda entry: entry.weight
+    return lambda entry: None
 
 
 @kernel

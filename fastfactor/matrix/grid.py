@@ -6,7 +6,7 @@ row stripe i and column stripe j have in common. The B blocks of a diagonal shar
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -62,6 +62,7 @@ class Held:
     rows: NDArray[np.int64]
     cols: NDArray[np.int64]
     values: NDArray[Any]
+    weights: NDArray[Any] | None = None
 
 
 @dataclass(frozen=True)
@@ -131,6 +132,16 @@ class DenseGrid:
         return len(self.row_starts) - 1
 
     @property
+    def row_order(self) -> NDArray[np.int64]:
+        """The matrix row of each factor row: the same."""
+        return np.arange(self.A.shape[0])
+
+    @property
+    def col_order(self) -> NDArray[np.int64]:
+        """The matrix column of each factor row of V: the same."""
+        return np.arange(self.A.shape[1])
+
+    @property
     def n_entries(self) -> int:
         """Number of entries: all of them."""
         return self.A.size
@@ -161,7 +172,14 @@ def _index_dtype(*starts: NDArray[np.int64]) -> type:
 
 
 def build_grid(
-    X: Observations, *, shift: complex, scale: float, dtype: Any, seed: int, held_share: float = 0.0
+    X: Observations,
+    *,
+    shift: complex,
+    scale: float,
+    dtype: Any,
+    seed: int,
+    held_share: float = 0.0,
+    weights: NDArray[Any] | None = None,
 ) -> Grid:
     """Lay the entries of `X` out in blocks, values (x - shift) / scale.
 
@@ -177,6 +195,8 @@ def build_grid(
         so that the deal is the same with and without them.
     held_share : float
         Share of the entries kept out, in [0, 1).
+    weights : (n_entries,) array, optional
+        One per entry, in the order of X.
     """
     B = choose_stripes(X.shape, X.n_entries)
     rng = np.random.default_rng(seed)
@@ -195,12 +215,17 @@ def build_grid(
     held_starts = np.concatenate(([0], np.cumsum(held_counts)))
 
     n_entries, n_held = int(offsets[-1]), int(held_starts[-1])
-    fields = np.dtype([("row", index), ("col", index), ("value", dtype)], align=True)
+    real = np.empty(0, dtype).real.dtype
+    weighted = [] if weights is None else [("weight", real)]
+    fields = np.dtype([("row", index), ("col", index), ("value", dtype), *weighted], align=True)
     entries = np.empty(n_entries + int(AHEAD), np.dtype((np.record, fields)))  # a record: fields are attributes
     entries[n_entries:] = 0  # looked at, never used
-    held = Held(np.empty(n_held, np.int64), np.empty(n_held, np.int64), np.empty(n_held, dtype))
+    held = Held(np.empty(n_held, np.int64), np.empty(n_held, np.int64), np.empty(n_held, dtype), None)
+    if weights is not None:
+        held, weights = replace(held, weights=np.empty(n_held, real)), weights.astype(real)
     blocks = Blocks(entries, offsets, row_starts, col_starts)
     standard = (X.data.dtype.type(shift), X.data.real.dtype.type(1 / scale))
     places = (held_starts, held.rows, held.cols, held.values)
-    launch(fill_blocks, (X.indptr, X.indices, X.data), row_order, (stripe, local), blocks, standard, held_out, places)
+    matrix, col_place = (X.indptr, X.indices, X.data), (stripe, local)
+    launch(fill_blocks, matrix, weights, row_order, col_place, blocks, standard, held_out, places, held.weights)
     return Grid(blocks, row_order, col_order, held, n_entries)

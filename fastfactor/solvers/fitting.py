@@ -21,7 +21,6 @@ from fastfactor.solvers.schedule import (
     AUTO_EPOCHS,
     AUTO_LEARNING_RATE,
     SPREAD,
-    TRIAL_EPOCHS,
     Penalty,
     Schedule,
     count_epochs_of_all,
@@ -30,6 +29,7 @@ from fastfactor.solvers.schedule import (
 from fastfactor.solvers.selection import FIRST_PENALTY, MIN_HELD, choose_penalty
 from fastfactor.solvers.sgd import Epoch, Run, Sweepable, fit_factors
 from fastfactor.solvers.standard import Standard
+from fastfactor.solvers.warm import Start
 
 HELD_SHARE = 0.1
 
@@ -53,12 +53,13 @@ class Task:
     options: Options
     standard: Standard
     started: float
+    start: Start | None = None
 
     @classmethod
-    def of(cls, options: Options, dtype: np.dtype[Any], standard: Standard) -> Task:
+    def of(cls, options: Options, dtype: np.dtype[Any], standard: Standard, start: Start | None = None) -> Task:
         """Choose what to compile for."""
         spec, width = choose_spec(options.rank, biases=options.biases, loss=options.loss)
-        return cls(spec, width, dtype, options, standard, time.perf_counter())
+        return cls(spec, width, dtype, options, standard, time.perf_counter(), start)
 
     def schedule(self, n_epochs: int) -> Schedule:
         """Return the schedule: a step in the user's units grows with the values' scale in standardised ones."""
@@ -84,8 +85,10 @@ class Task:
         options = self.options
 
         def draw() -> Factors:
-            level = self.standard.level
+            level = self.standard.level if self.start is None else 0.0
             factors = draw_factors(grid.shape, options.rank, self.width, self.dtype, SPREAD, options.seed, level)
+            if self.start is not None:
+                self.start.write(factors, (grid.row_order, grid.col_order), self.standard)
             return make_nonnegative(factors, options.nonnegative)
 
         return Run(
@@ -139,7 +142,7 @@ def _choose_penalty(task: Task, grid: Grid, penalise: Penalise) -> tuple[float, 
     """Choose the mean penalty by short fits judged on the held-out entries."""
 
     def judge(penalty: float) -> float:
-        schedule = Schedule(task.schedule(1).learning_rate, TRIAL_EPOCHS)
+        schedule = task.schedule(AUTO_EPOCHS)
         run = replace(task.run(grid, schedule, penalise(penalty, grid), grid.held), callback=None)
         _, history, _ = fit_factors(grid, run)
         return min((epoch.validation_loss for epoch in history), default=math.inf)
@@ -154,7 +157,9 @@ def _choose_stop(task: Task, grid: Grid, penalty: Penalty) -> int | None:
     return min(history, key=lambda epoch: epoch.validation_loss).epoch if history else None
 
 
-def fit_observed(X: Observations, validation: Any, options: Options, task: Task) -> tuple[Fitted, Grid]:
+def fit_observed(
+    X: Observations, validation: Any, options: Options, task: Task, weights: NDArray[Any] | None = None
+) -> tuple[Fitted, Grid]:
     """Fit the stored entries of `X`.
 
     Parameters
@@ -162,11 +167,15 @@ def fit_observed(X: Observations, validation: Any, options: Options, task: Task)
     validation : None, False, float or callable
         None: hold entries out where there is something to choose, then refit on all. A float: hold out that share. A
         callable: from the grid to the held-out entries that are to be used.
+    weights : (n_entries,) array, optional
+        Of the entries, mean 1.
     """
 
     def layout(held_share: float) -> Grid:
         shift, scale = task.standard.labels
-        return build_grid(X, shift=shift, scale=scale, dtype=task.dtype, seed=options.seed, held_share=held_share)
+        return build_grid(
+            X, shift=shift, scale=scale, dtype=task.dtype, seed=options.seed, held_share=held_share, weights=weights
+        )
 
     given, mean, stop = task.penalty(), FIRST_PENALTY, None
     penalise: Penalise = Frequencies.of(X).weigh if given is None else lambda mean, grid: given

@@ -11,7 +11,6 @@ from numpy.typing import NDArray
 # penalty does (docs/performance.md).
 AUTO_LEARNING_RATE = 0.05
 AUTO_EPOCHS = 40
-TRIAL_EPOCHS = 20  # tell good penalties from bad ones as well as more would
 SPREAD = 0.02  # of the first predictions about their mean: small, but not so small that the saddle there holds epochs
 
 

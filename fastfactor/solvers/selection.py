@@ -18,7 +18,7 @@ def choose_penalty(judge: Callable[[float], float]) -> tuple[float, list[dict[st
     Parameters
     ----------
     judge : callable
-        penalty -> validation loss of a short fit with it.
+        penalty -> validation loss of a fit with it, as long as the final one: shorter ones prefer smaller penalties.
 
     Returns
     -------

@@ -35,6 +35,10 @@ class Sweepable(Protocol):
     def n_entries(self) -> int: ...  # noqa: D102
     @property
     def shape(self) -> tuple[int, int]: ...  # noqa: D102
+    @property
+    def row_order(self) -> NDArray[np.int64]: ...  # noqa: D102
+    @property
+    def col_order(self) -> NDArray[np.int64]: ...  # noqa: D102
 
     def sweep(  # noqa: D102
         self, factors: Factors, diagonals: NDArray[np.int64], losses: NDArray[np.float64], step: Step, static: Any
@@ -114,7 +118,7 @@ class Run:
 def compute_loss(factors: Factors, held: Held, place: NDArray[Any] | None, static: Any) -> float:
     """Return the mean loss over the held-out entries."""
     sums = np.zeros(_LOSS_SLICES)
-    launch(sum_losses, factors, (held.rows, held.cols, held.values), place, sums, static)
+    launch(sum_losses, factors, (held.rows, held.cols, held.values), held.weights, place, sums, static)
     return float(sums.sum()) / len(held.values)
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -60,6 +60,10 @@ class Standard:
     def loss_unit(self) -> float:
         """Losses in the user's units, over those in the fit's."""
         return self.curvature * self.scale**2
+
+    def weighted(self, mean: float) -> Standard:
+        """Return the units for losses weighted by weights of that mean, which are divided by it."""
+        return replace(self, curvature=self.curvature * mean)
 
     @classmethod
     def of_moments(cls, shift: Any, scale: float, mean: Any) -> Standard:

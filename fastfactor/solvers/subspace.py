@@ -38,6 +38,9 @@ class Request:
         Which end of the spectrum.
     size : int
         Vectors in the basis, a multiple of BLOCK.
+    is_lean : bool
+        Whether the basis is made orthogonal no better than the residuals need. Otherwise U = A V / s comes out
+        orthonormal to machine precision, which pays for itself when U is much longer than V.
     """
 
     k: int
@@ -45,6 +48,7 @@ class Request:
     max_passes: int
     largest: bool
     size: int
+    is_lean: bool
 
 
 @dataclass
@@ -261,7 +265,7 @@ def solve(operator: Operand, request: Request, basis: Basis, first: NDArray[Any]
     k, watch, probed, n_passes = request.k, Watch(), None, 0
     keep = min(pad(k + (basis.size - k) // 6, BLOCK), basis.size - 2 * BLOCK)
     basis.begin(first)
-    basis.loss = max(1e-3 * request.tol, 4 * basis.eps)
+    basis.loss = max(1e-3 * request.tol if request.is_lean else 0.0, 4 * basis.eps)
     while True:
         basis.expand(operator)
         n_passes += 1
@@ -274,7 +278,8 @@ def solve(operator: Operand, request: Request, basis: Basis, first: NDArray[Any]
         bounds = compute_bounds(theta[:k], request.tol, basis)
         excess = float(np.max(residuals[:k] / bounds))
         # What the basis lacks to be orthonormal comes back in the residuals, times s_1 / s.
-        basis.loss = max(0.05 * float(bounds.min()) / basis.scale, 4 * basis.eps) if basis.scale else 0.0
+        if request.is_lean and basis.scale > 0.0:
+            basis.loss = max(0.05 * float(bounds.min()) / basis.scale, 4 * basis.eps)
         watch.note(n_passes, excess)
         settled = probed is not None and np.allclose(theta[:k], probed, rtol=0.0, atol=1e-9 * basis.scale)
         if excess <= 1.0 and is_suspect(theta[: k + 1]) and not settled:

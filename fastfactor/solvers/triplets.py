@@ -16,6 +16,7 @@ from fastfactor.solvers.subspace import Basis, Request, Ritz, pad, solve
 Array = NDArray[Any]
 
 GRAM_LIMIT = 1024  # a dense Gram matrix up to this order is decomposed as it is
+ORTHONORMAL = 1e-13  # what U^H U may differ from I by
 STEEP = 1e-5  # the least s / s_1 for which U = B V / s is orthonormal to within a small correction
 MAX_LEVELS = 8  # deflations; each gains four decimal digits of s / s_1
 ROUNDING = 1e-14  # residuals, over s_1, that no level is spent on
@@ -98,8 +99,9 @@ def _find_subspace(operand: Operand, search: Search, rng: np.random.Generator, f
     size = basis_size(search.k)
     if size + 2 * BLOCK >= operand.n or (isinstance(operand, DenseOperand) and operand.n <= GRAM_LIMIT):
         return _decompose_gram(operand, search)
+    is_lean = operand.m < 4 * operand.n
     basis = Basis(operand.n, size, operand.dtype, rng)
-    ritz = solve(operand, Request(search.k, search.tol, search.max_passes, search.largest, size), basis, first)
+    ritz = solve(operand, Request(search.k, search.tol, search.max_passes, search.largest, size, is_lean), basis, first)
     ritz.V = _orthonormalise(ritz.V[: operand.n, : search.k], search.n_threads)
     return ritz
 
@@ -169,10 +171,13 @@ def _finish(operand: Operand, ritz: Ritz, search: Search) -> Triplets:
 def _mend(U: Array, Z: Array, ritz: Ritz, s: Array, E: Array, search: Search) -> Triplets:
     """Return the triplets with U (I - triu(E)) for U; Z is B^H U."""
     T = np.eye(len(s)) - np.triu(E, 1) - np.diag(E.diagonal() / 2)
-    if np.abs(E).max() > 1e-14:
+    if np.abs(E).max() > ORTHONORMAL:
         rotate_rows(U, T, search.n_threads)
         Z = Z @ T
-    values = np.sort(s * (1.0 + E.diagonal().real / 2))[::-1]  # descending but for rounding anyway
+    else:
+        T = np.eye(len(s))
+    values = np.sort(s * (1.0 + E.diagonal().real / 2))  # in order but for rounding anyway
+    values = values[::-1] if search.largest else values
     left = np.linalg.norm(np.diag(s) - T * values, axis=0)  # B V = U s, before U was mended
     right = np.linalg.norm(Z - ritz.V * values, axis=0)
     norm = max(float(np.sqrt(ritz.norm)), float(values.max()))

@@ -42,6 +42,7 @@ def fold_in_rows(V: Array, X: Any, regularization: float, unobserved: str = "mis
     W = V.astype(np.float64)
     if unobserved == "zero":
         return _solve(W.T @ W, np.asarray(X @ W).T, regularization * len(W)).T.astype(V.dtype)
+    cols: Array
     U = np.zeros((X.shape[0], W.shape[1]))
     rows = sp.csr_array(X) if is_sparse(X) else None
     for r in range(len(U)):
@@ -49,8 +50,8 @@ def fold_in_rows(V: Array, X: Any, regularization: float, unobserved: str = "mis
             entries = slice(rows.indptr[r], rows.indptr[r + 1])
             cols, values = rows.indices[entries], rows.data[entries]
         else:
-            cols = np.flatnonzero(~np.isnan(X[r]))
-            values = X[r, cols]
+            present = ~np.isnan(X[r])
+            cols, values = present.nonzero()[0], X[r, present]
         if len(cols):
             U[r] = _solve(W[cols].T @ W[cols], W[cols].T @ values, regularization * len(cols))
     return U.astype(V.dtype)

@@ -82,11 +82,11 @@ def fit(
     nonnegative : bool or (bool, bool)
         Keep the factors (and biases) of rows and of columns at 0 or above. Values are not shifted by their mean then.
     learning_rate : float or "auto"
-        Step of the first epoch, in reciprocal units of the values; it falls to zero over the epochs, as a square. Where a
-        fit diverges it starts again with half the step.
+        Step of the first epoch, in reciprocal units of the values; it falls to zero over the epochs, as a square. Where
+        a fit diverges it starts again with half the step.
     max_epochs : int, optional
-        Sweeps over the entries that the step size is planned for. By default 40 (more where "zero" needs them), or fewer
-        where held-out entries got worse again.
+        Sweeps over the entries that the step size is planned for. By default 40 (more where "zero" needs them), or
+        fewer where held-out entries got worse again.
     validation : float, matrix, triplets or False, optional
         Entries to judge the fit by after each epoch: that share of X, held out; or the given ones. The fit then keeps
         its best epoch, and stops when five epochs brought no better one. By default a tenth of the entries is held out

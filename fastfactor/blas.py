@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import functools
 import itertools
+import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
@@ -23,11 +24,39 @@ def _controller() -> ThreadpoolController:
     return ThreadpoolController()
 
 
+class _Holders:
+    """Who holds the BLAS to one thread: the first to come sets the limit, the last to go puts the counts back."""
+
+    def __init__(self) -> None:
+        self.lock = threading.Lock()
+        self.count = 0
+        self.limiter: Any = None
+
+    def enter(self) -> None:
+        with self.lock:
+            if self.count == 0:
+                self.limiter = _controller().limit(limits=1, user_api="blas")
+            self.count += 1
+
+    def leave(self) -> None:
+        with self.lock:
+            self.count -= 1
+            if self.count == 0:
+                self.limiter.restore_original_limits()
+
+
+_holders = _Holders()
+
+
 @contextlib.contextmanager
 def one_blas_thread() -> Iterator[None]:
-    """Limit every BLAS of this process to one thread, and put the counts back afterwards."""
-    with _controller().limit(limits=1, user_api="blas"):
+    """Limit every BLAS of this process to one thread, and put the counts back when no caller needs that any more."""
+    holders = _holders
+    holders.enter()
+    try:
         yield
+    finally:
+        holders.leave()
 
 
 def run_in_slices(work: Callable[[slice], Any], n_rows: int, n_threads: int, n_slices: int = 16) -> list[Any]:

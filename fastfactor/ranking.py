@@ -15,7 +15,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from fastfactor.blas import one_blas_thread
 from fastfactor.kernels.topn import Seen, Top, select_tile, sort_top
-from fastfactor.matrix.inputs import is_sparse
+from fastfactor.matrix.inputs import check_structure, is_sparse
 from fastfactor.threads import count_threads
 
 if TYPE_CHECKING:
@@ -83,6 +83,7 @@ def _as_seen(exclude: Any, positions: NDArray[np.int64], shape: tuple[int, int])
         raise TypeError(f"exclude must be a scipy.sparse matrix or None, got {type(exclude).__name__}")
     if exclude.shape != shape:
         raise ValueError(f"exclude has shape {exclude.shape}, the model has {shape}")
+    check_structure(exclude, "exclude")
     matrix = sp.csr_array(exclude)
     if not matrix.has_sorted_indices:
         matrix = matrix.sorted_indices()  # a copy: the user's own stays as it is

@@ -190,6 +190,13 @@ def test_bad_arguments(arguments, error, message):
         make_model(6, 9).recommend(**{"rows": [0], **arguments})
 
 
+def test_offsets_that_leave_exclude_are_refused():
+    exclude = sp.csr_array(np.ones((6, 9)))
+    exclude.indptr[3:] = 10**6
+    with pytest.raises(ValueError, match=r"exclude\.indptr ends at 1000000, beyond its 54 entries"):
+        make_model(6, 9).recommend([0], exclude=exclude)
+
+
 def test_complex_predictions_have_no_order():
     with pytest.raises(TypeError, match="complex and have no order"):
         make_model(6, 9, dtype="complex64").recommend([0])

@@ -159,7 +159,7 @@ def _from_csr(indptr: Any, indices: Any, data: Any, shape: tuple[int, int], dupl
     return _inspected(indptr, indices, data, shape, duplicates, name)
 
 
-def _check_structure(X: Any, name: str) -> None:
+def check_structure(X: Any, name: str) -> None:
     """Check the index arrays of a scipy matrix: scipy's conversions follow them blindly, out of memory's bounds too."""
     n_rows, n_cols = X.shape
     if X.format == "coo":
@@ -302,7 +302,7 @@ def as_observations(X: Any, *, shape: Any = None, duplicates: str = "error", nam
     if X.format == "coo":  # scipy's own conversion would sum duplicates without a word
         return _from_triplets((*X.coords, X.data), own_shape, duplicates, name)
     if X.format != "csr":
-        _check_structure(X, name)
+        check_structure(X, name)
         X = X.tocsr()
     return _from_csr(X.indptr, X.indices, X.data, own_shape, duplicates, name)
 
@@ -331,7 +331,7 @@ def as_dense(X: Any, *, shape: Any = None, name: str = "X") -> NDArray[Any]:
     X = X if is_sparse(X) else np.asarray(X)
     _check_own_shape(shape, X, name)
     if is_sparse(X):
-        _check_structure(X, name)
+        check_structure(X, name)
         X = X.toarray()
     values = np.ascontiguousarray(as_values(X, name))
     if not np.isfinite(values).all():

@@ -73,8 +73,9 @@ def fit(
         "logistic" for exactly two values: predictions are probabilities of the larger one; "poisson" for counts, with
         the logarithm as link: predictions are means; a `fastfactor.Loss` for one of your own.
     regularization : float, (float, float) or "auto"
-        L2 penalty per observed entry, in the units of the values; of the rows' and of the columns' factors and biases
-        when a pair. "auto" tries several on held-out entries; with unobserved="zero" it is 0.
+        L2 penalty per observed entry, in the units of the values; of the rows' and of the columns' factors when a pair.
+        The biases' penalty is that over the standard deviation of X. "auto" tries several on held-out entries, and
+        weakens them for frequent rows and columns; with unobserved="zero" it is 0.
     l1_regularization : float or (float, float)
         Penalty on the moduli of the factors (and biases), per observed entry; makes many of them zero.
     biases : bool or "auto"

@@ -231,10 +231,10 @@ for slope in SLOPES:
 def test_own_losses_never_come_from_the_disk_cache(python, tmp_path):
     """The first loss of one process and the first of the next have the same name in a Spec."""
     env = {"NUMBA_CACHE_DIR": tmp_path}
-    both = python(TWO_LOSSES.replace("SLOPES", "(1.0, 9.0)"), env=env).split()
-    second = python(TWO_LOSSES.replace("SLOPES", "(9.0,)"), env=env).split()
-    assert both[0] != both[1]
-    assert second == both[1:]
+    gentle, steep = map(float, python(TWO_LOSSES.replace("SLOPES", "(1.0, 9.0)"), env=env).split())
+    (again,) = map(float, python(TWO_LOSSES.replace("SLOPES", "(9.0,)"), env=env).split())
+    assert abs(gentle - steep) > 1e-3 * abs(steep)
+    assert abs(again - steep) < 1e-6 * abs(steep)  # compiled twice, a sum may be vectorised differently
     assert not [path for path in tmp_path.rglob("*.nbi") if b"user loss" in path.read_bytes()]
 
 

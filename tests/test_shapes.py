@@ -77,7 +77,7 @@ def test_zero(pattern, rank):
 
 def test_rank_larger_than_the_matrix():
     A = np.arange(6.0).reshape(2, 3)
-    model = ff.fit(A, 16, unobserved="zero", max_epochs=400)
+    model = ff.fit(A, 16, unobserved="zero")
     np.testing.assert_allclose(model.reconstruct(), A, atol=0.05)
 
 

@@ -118,7 +118,7 @@ def test_pca_refuses_mle(X):
 
 
 def test_matrix_factorization_learns_what_is_stored(ratings):
-    model = MatrixFactorization(4, regularization=0.01, max_epochs=60, random_state=0).fit(ratings)
+    model = MatrixFactorization(4, regularization=0.01, random_state=0).fit(ratings)
     entries = ratings.tocoo()
     back = model.inverse_transform(model.transform(ratings))[entries.row, entries.col]
     assert np.sqrt(np.mean((back - entries.data) ** 2)) < 0.3 * entries.data.std()

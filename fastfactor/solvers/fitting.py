@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -26,7 +26,7 @@ from fastfactor.solvers.schedule import (
     count_epochs_of_all,
     weigh_by_frequency,
 )
-from fastfactor.solvers.selection import FIRST_PENALTY, MIN_HELD, choose_penalty
+from fastfactor.solvers.selection import FIRST_PENALTY, MIN_HELD, choose_epochs, choose_penalty
 from fastfactor.solvers.sgd import Epoch, Run, Sweepable, fit_factors
 from fastfactor.solvers.standard import Standard
 from fastfactor.solvers.warm import Start
@@ -138,23 +138,44 @@ class Frequencies:
 Penalise = Callable[[float, Grid], Penalty]  # from the mean penalty to that of each row and column of a grid
 
 
-def _choose_penalty(task: Task, grid: Grid, penalise: Penalise) -> tuple[float, list[dict[str, Any]]]:
-    """Choose the mean penalty by short fits judged on the held-out entries."""
+@dataclass
+class Choice:
+    """What held-out entries decide: the mean penalty, the epochs of the schedule, and after how many to stop."""
 
-    def judge(penalty: float) -> float:
-        schedule = task.schedule(AUTO_EPOCHS)
-        run = replace(task.run(grid, schedule, penalise(penalty, grid), grid.held), callback=None)
-        _, history, _ = fit_factors(grid, run)
-        return min((epoch.validation_loss for epoch in history), default=math.inf)
-
-    return choose_penalty(judge)
+    penalty: float = FIRST_PENALTY
+    n_epochs: int = AUTO_EPOCHS
+    stop: int | None = None
+    trials: list[dict[str, Any]] = field(default_factory=list)
 
 
-def _choose_stop(task: Task, grid: Grid, penalty: Penalty) -> int | None:
-    """Choose after how many epochs to stop, by a fit judged on the held-out entries."""
-    run = replace(task.run(grid, task.schedule(AUTO_EPOCHS), penalty, grid.held), callback=None)
-    _, history, _ = fit_factors(grid, run)
-    return min(history, key=lambda epoch: epoch.validation_loss).epoch if history else None
+def _choose(task: Task, grid: Grid, penalise: Penalise) -> Choice:
+    """Choose what the caller left open, by fits judged on the held-out entries."""
+    best_epochs: dict[tuple[float, int], int] = {}
+
+    def judge(penalty: float, n_epochs: int) -> float:
+        run = task.run(grid, task.schedule(n_epochs), penalise(penalty, grid), grid.held)
+        _, history, _ = fit_factors(grid, replace(run, callback=None))
+        best = min(history, key=lambda epoch: epoch.validation_loss, default=None)
+        best_epochs[penalty, n_epochs] = best.epoch if best else n_epochs
+        return best.validation_loss if best else math.inf
+
+    def search(first: float, n_epochs: int) -> float:
+        penalty, trials = choose_penalty(lambda candidate: judge(candidate, n_epochs), first)
+        choice.penalty = penalty
+        choice.trials += [{**trial, "n_epochs": n_epochs} for trial in trials]
+        return float(min(trial["validation_loss"] for trial in trials))
+
+    is_open, fixed_epochs = task.penalty() is None, task.options.max_epochs
+    choice = Choice(n_epochs=fixed_epochs or AUTO_EPOCHS)
+    loss = search(FIRST_PENALTY, choice.n_epochs) if is_open else judge(choice.penalty, choice.n_epochs)
+    if fixed_epochs is None:
+        first = choice.n_epochs
+        choice.n_epochs = choose_epochs(lambda n: judge(choice.penalty, n), first, loss)
+        if is_open and choice.n_epochs > first:
+            search(choice.penalty, choice.n_epochs)
+    if not is_open:
+        choice.stop = best_epochs[choice.penalty, choice.n_epochs]
+    return choice
 
 
 def fit_observed(
@@ -177,16 +198,12 @@ def fit_observed(
             X, shift=shift, scale=scale, dtype=task.dtype, seed=options.seed, held_share=held_share, weights=weights
         )
 
-    given, mean, stop = task.penalty(), FIRST_PENALTY, None
+    given, choice = task.penalty(), Choice(n_epochs=options.max_epochs or AUTO_EPOCHS)
     penalise: Penalise = Frequencies.of(X).weigh if given is None else lambda mean, grid: given
-    trials: list[dict[str, Any]] = []
     undecided = given is None or options.max_epochs is None
     if validation is None and undecided and X.n_entries * HELD_SHARE >= MIN_HELD:
         grid = layout(HELD_SHARE)
-        if given is None:
-            mean, trials = _choose_penalty(task, grid, penalise)
-        else:
-            stop = _choose_stop(task, grid, given)
+        choice = _choose(task, grid, penalise)
         del grid  # its memory is needed for the next one
     grid = layout(validation if isinstance(validation, float) else 0.0)
     if isinstance(validation, float) and not 0 < grid.n_entries < X.n_entries:
@@ -195,9 +212,10 @@ def fit_observed(
             "some on both sides"
         )
     held = grid.held if isinstance(validation, float) else validation(grid) if callable(validation) else None
-    run = task.run(grid, task.schedule(options.max_epochs or AUTO_EPOCHS), penalise(mean, grid), held)
-    factors, history, schedule = fit_factors(grid, replace(run, stop_after=stop))
-    return Fitted(factors, history, _report(task, schedule, given or Penalty(mean, mean), trials)), grid
+    run = task.run(grid, task.schedule(choice.n_epochs), penalise(choice.penalty, grid), held)
+    factors, history, schedule = fit_factors(grid, replace(run, stop_after=choice.stop))
+    penalty = given or Penalty(choice.penalty, choice.penalty)
+    return Fitted(factors, history, _report(task, schedule, penalty, choice.trials)), grid
 
 
 def _report(task: Task, schedule: Schedule, penalty: Penalty, trials: list[dict[str, Any]]) -> dict[str, Any]:
@@ -207,7 +225,13 @@ def _report(task: Task, schedule: Schedule, penalty: Penalty, trials: list[dict[
         "regularization": (penalty.rows * unit, penalty.cols * unit),
         "scaled_by_frequency": task.options.penalty is None,
         "learning_rate": schedule.learning_rate / unit,
+        "n_epochs": schedule.n_epochs,
         "trials": [
-            {"regularization": t["penalty"] * unit, "validation_loss": t["validation_loss"] * loss_unit} for t in trials
+            {
+                "regularization": trial["penalty"] * unit,
+                "n_epochs": trial["n_epochs"],
+                "validation_loss": trial["validation_loss"] * loss_unit,
+            }
+            for trial in trials
         ],
     }

@@ -20,7 +20,7 @@ def count_epochs_of_all(shape: tuple[int, int]) -> int:
     A factor row is averaged from as many entries an epoch as the matrix is long the other way, so short sides need more
     epochs (docs/performance.md).
     """
-    return min(max(AUTO_EPOCHS, 100_000 // min(shape)), 500)
+    return min(max(AUTO_EPOCHS, 100_000 // min(shape)), 2000)
 
 
 @dataclass(frozen=True)

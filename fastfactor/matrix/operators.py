@@ -166,11 +166,16 @@ class DenseOperand(Operand):
 
     def gram(self) -> Array:
         """Return B^H B."""
-        parts = self._slices(lambda part: self._take(part).conj().T @ self._take(part))
-        return np.asarray(np.sum(parts, axis=0))
+
+        def work(part: slice) -> Array:
+            rows = self._take(part)  # taken once: NumPy then sees a symmetric product, which costs half
+            return np.asarray(rows.conj().T @ rows)
+
+        return np.asarray(np.sum(self._slices(work), axis=0))
 
     def _take(self, part: slice) -> Array:
-        return self.B[part].astype(self.dtype, copy=False) * self.scale
+        rows = self.B[part].astype(self.dtype, copy=False)
+        return rows if self.scale == 1.0 else rows * self.scale
 
     def multiply(self, V: Array) -> Array:
         """Return B V."""
@@ -256,8 +261,9 @@ class CentredOperand(Operand):
 
 
 def power_of_two(size: float) -> float:
-    """Return the power of two that brings `size` to [1/2, 1); 1 for zero."""
-    return 1.0 if size == 0.0 else float(2.0 ** -max(min(int(np.frexp(size)[1]), 1000), -1000))
+    """Return the power of two that brings `size` to [1/2, 1); 1 where squares are harmless as they are."""
+    exponent = int(np.frexp(size)[1])
+    return 1.0 if size == 0.0 or abs(exponent) <= 100 else float(2.0 ** -max(min(exponent, 1000), -1000))
 
 
 def _check_finite(size: float) -> None:

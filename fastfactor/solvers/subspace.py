@@ -248,21 +248,22 @@ def is_suspect(theta: NDArray[np.float64]) -> bool:
 class Watch:
     """Decides when Rayleigh-Ritz is due: at a restart, and when convergence is expected."""
 
-    def __init__(self) -> None:
-        self.passes, self.excess, self.due = 0, np.inf, 0
+    def __init__(self, k: int) -> None:
+        self.passes, self.excess = 0, np.inf
+        self.due = 2 * k // BLOCK + 3  # nothing converges in a space of less than about 2 k dimensions
 
     def note(self, n_passes: int, excess: float) -> None:
         """Record by which factor the worst residual exceeds its bound, and extrapolate its fall."""
         steps, excess = n_passes - self.passes, max(excess, 1e-30)
         rate = np.log(self.excess / excess) / steps if np.isfinite(self.excess) and excess < self.excess else 0.0
         wait = np.log(max(excess, 1.0)) / rate if rate > 0.0 else np.inf
-        self.due = n_passes + (max(1, int(0.8 * wait)) if np.isfinite(wait) else 10**9)
+        self.due = n_passes + (max(1, int(0.8 * wait)) if np.isfinite(wait) else 3)
         self.passes, self.excess = n_passes, excess
 
 
 def solve(operator: Operand, request: Request, basis: Basis, first: NDArray[Any] | None = None) -> Ritz:
     """Return the wanted Ritz pairs of B = A^H A, once all residuals meet the tolerance or the passes are spent."""
-    k, watch, probed, n_passes = request.k, Watch(), None, 0
+    k, watch, probed, n_passes = request.k, Watch(request.k), None, 0
     keep = min(pad(k + (basis.size - k) // 6, BLOCK), basis.size - 2 * BLOCK)
     basis.begin(first)
     basis.loss = max(1e-3 * request.tol if request.is_lean else 0.0, 4 * basis.eps)

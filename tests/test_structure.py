@@ -14,11 +14,13 @@ IDS = [str(path.relative_to(PACKAGE)) for path in MODULES]
 # What each room may import, besides other packages. Rooms are listed from the ground up, adapters last.
 ROOMS = {
     "exceptions": set(),
+    "ids": set(),
     "kernels": {"kernels"},
     "threads": set(),
     "blas": {"threads"},
     "options": {"kernels", "exceptions"},
-    "matrix": {"matrix", "kernels", "threads", "blas", "exceptions"},
+    "matrix": {"matrix", "kernels", "threads", "blas", "exceptions", "ids"},
+    "io": {"io", "matrix", "ids"},
     "solvers": {"solvers", "matrix", "kernels", "threads", "blas", "options", "exceptions"},
 }
 TOP = {"api", "sklearn", "cli", "dask", "demo", "__main__", "__init__"}

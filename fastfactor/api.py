@@ -64,8 +64,8 @@ def fit(
     Parameters
     ----------
     X : array, scipy.sparse matrix or array, (rows, cols, values), or what `fastfactor.io.read` returns
-        Shape (n_rows, n_cols); rows are samples. Real or complex numbers; never changed. Ids that were read go along with
-        the model.
+        Shape (n_rows, n_cols); rows are samples. Real or complex numbers; never changed. Ids that were read go
+        along with the model.
     rank : int
         Columns of U and V, at least 1.
     unobserved : {"missing", "zero"}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cached_property
@@ -48,9 +49,7 @@ class Ids:
         if not isinstance(offsets, np.ndarray) or offsets.ndim != 1 or offsets.dtype != np.int64 or not len(offsets):
             raise ValueError(f"ids of kind {self.kind!r} need a 1-D array of int64 offsets")
         if offsets[0] != 0 or offsets[-1] != len(self.data):
-            raise ValueError(
-                f"offsets of ids go from {offsets[0]} to {offsets[-1]}, their bytes from 0 to {len(self.data)}"
-            )
+            raise ValueError(f"offsets of {len(self.data)} bytes of ids go from {offsets[0]} to {offsets[-1]}")
 
     @classmethod
     def of(cls, values: Iterable[Any]) -> Ids:
@@ -66,7 +65,7 @@ class Ids:
         if isinstance(values, np.ndarray) and values.dtype.kind in "iu":
             data = values.astype(np.uint64 if values.dtype == np.uint64 else np.int64)
             return _distinct(cls("integers", np.ascontiguousarray(data.ravel())))
-        plain = [as_plain(value) for value in values]
+        plain: list[Any] = [as_plain(value) for value in values]
         kinds = {type(value) for value in plain}
         if len(kinds) > 1:
             raise TypeError(f"ids must be of one type, got {' and '.join(sorted(kind.__name__ for kind in kinds))}")
@@ -77,10 +76,9 @@ class Ids:
                 raise ValueError(f"ids must fit into 64 bits, got {min(plain)} to {max(plain)}") from None
             return _distinct(cls("integers", data))
         parts = [value.encode() if isinstance(value, str) else value for value in plain]
-        offsets = np.concatenate(([0], np.cumsum([len(part) for part in parts], dtype=np.int64))).astype(np.int64)
-        return _distinct(
-            cls("bytes" if kinds == {bytes} else "text", np.frombuffer(b"".join(parts), np.uint8), offsets)
-        )
+        offsets = np.cumsum([0, *map(len, parts)], dtype=np.int64)
+        data = np.frombuffer(b"".join(parts), np.uint8)
+        return _distinct(cls("bytes" if kinds == {bytes} else "text", data, offsets))
 
     def __len__(self) -> int:
         return len(self.data) if self.offsets is None else len(self.offsets) - 1
@@ -186,7 +184,6 @@ def _decode(part: bytes) -> str:
 def _distinct(ids: Ids) -> Ids:
     values = ids.values.tolist()
     if len(set(values)) < len(values):
-        seen: set[Any] = set()
-        twice = next(value for value in values if value in seen or seen.add(value))
+        twice = Counter(values).most_common(1)[0][0]
         raise ValueError(f"ids must be distinct, but {twice!r} occurs more than once")
     return ids

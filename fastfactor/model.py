@@ -85,7 +85,8 @@ class Factorization:
         Parameters
         ----------
         ids : sequence of str, UUID, int or bytes
-            Of the type that the ids were read as: 7 is not "7". The first call makes a table of all ids, some 100 bytes each.
+            Of the type that the ids were read as: 7 is not "7". The first call makes a table of all ids, some 100 bytes
+            for each.
 
         Returns
         -------

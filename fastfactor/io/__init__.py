@@ -3,8 +3,8 @@
 Tables (CSV, Parquet, Arrow) and frames need the extra `io`; `.npz`, `.npy` and Matrix Market need nothing more.
 """
 
-from fastfactor.io.reading import from_frame, read
+from fastfactor.io.reading import from_frame, label, read
 from fastfactor.io.writing import write_factors, write_predictions, write_recommendations
 from fastfactor.matrix.labelled import Labelled
 
-__all__ = ["Labelled", "from_frame", "read", "write_factors", "write_predictions", "write_recommendations"]
+__all__ = ["Labelled", "from_frame", "label", "read", "write_factors", "write_predictions", "write_recommendations"]

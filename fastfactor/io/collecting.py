@@ -116,7 +116,7 @@ class Side:
         values = normalise_ids(column.dictionary, self.name)
         if self.known is not None and values.type != self.known.type:
             raise TypeError(
-                f"{self.name} holds {values.type}, but before (or in the model) its ids were {self.known.type}"
+                f"{self.name} holds ids of type {values.type}, those before it (or of the model) are {self.known.type}"
             )
         if self.known is None:
             self.known = values.slice(0, 0)
@@ -260,9 +260,10 @@ def _encode(column: Any) -> Any:
     pa = load_pyarrow()
     if isinstance(column.type, pa.UuidType):
         column = column.storage.dictionary_encode()
-        return pa.DictionaryArray.from_arrays(
-            column.indices, pa.ExtensionArray.from_storage(pa.uuid(), column.dictionary)
-        )
+        values = pa.ExtensionArray.from_storage(pa.uuid(), column.dictionary)
+        return pa.DictionaryArray.from_arrays(column.indices, values)
+    if pa.types.is_string_view(column.type) or pa.types.is_binary_view(column.type):
+        column = column.cast(pa.large_string() if pa.types.is_string_view(column.type) else pa.large_binary())
     if not pa.types.is_dictionary(column.type):
         return column.dictionary_encode()
     if column.dictionary.null_count:  # a null that hides among the values

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import zipfile
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +12,7 @@ import numpy as np
 import scipy.io
 import scipy.sparse as sp
 
+from fastfactor.ids import Ids
 from fastfactor.io.collecting import UNKNOWN, Faults
 from fastfactor.io.tables import ArrowSource, FrameSource, ParquetSource, collect
 from fastfactor.io.text import TextSource
@@ -48,12 +49,12 @@ def read(
     integer_ids: bool = False,
     dtype: Any = None,
 ) -> Labelled:
-    """Read a matrix, and the ids of its rows and columns, for `fastfactor.fit`.
+    r"""Read a matrix, and the ids of its rows and columns, for `fastfactor.fit`.
 
-    Tables (CSV, Parquet, Arrow) have a line per entry: an id of its row, one of its column, and a value. Ids are mapped to
-    positions in the order in which they first occur in a file's dictionary; ids without an entry get none. Tables are read
-    batch by batch into the triplets: beside these no second copy is in memory. Matrix files (.npz of scipy, .npy, Matrix
-    Market) have positions and no ids.
+    Tables (CSV, Parquet, Arrow) have a line per entry: an id of its row, one of its column, and a value. Ids are mapped
+    to positions as they arrive, file dictionaries in their own order; ids without an entry get none. Tables are read
+    batch by batch into the triplets: beside these no second copy is in memory. Matrix files (.npz of scipy, .npy,
+    Matrix Market) have positions and no ids.
 
     Parameters
     ----------
@@ -73,7 +74,8 @@ def read(
     delimiter : str, optional
         Of text: one character; "," or a tab by default.
     header : bool, optional
-        Whether the first line of a text holds names. By default it does if `columns` has names, or if its value is no number.
+        Whether the first line of a text holds names. By default it does if `columns` has names, or if its value
+        is no number.
     integer_ids : bool
         Ids in text are integers; else they stay text, "007" and "7" apart. Other formats say themselves what ids are.
     dtype : {float32, float64}, optional
@@ -95,7 +97,7 @@ def read(
     >>> import tempfile, pathlib, fastfactor as ff
     >>> with tempfile.TemporaryDirectory() as folder:
     ...     path = pathlib.Path(folder, "ratings.csv")
-    ...     _ = path.write_text("user,film,stars\\nann,Alien,5\\nbob,Brazil,4\\nann,Brazil,3\\n")
+    ...     _ = path.write_text("user,film,stars\nann,Alien,5\nbob,Brazil,4\nann,Brazil,3\n")
     ...     X = ff.io.read(path)
     >>> X, X.row_ids.tolist(), X.matrix[2].tolist()
     (Labelled(2 x 2, 3 entries), ['ann', 'bob'], [5.0, 4.0, 3.0])
@@ -107,18 +109,13 @@ def read(
     if kind not in ("csv", "tsv"):
         _refuse_given(kind, text_only)
     if kind in _MATRICES:
-        _refuse_given(
-            kind, {"columns": columns, "like": like, "on_bad_line": None if on_bad_line == "error" else "skip"}
-        )
+        skip = None if on_bad_line == "error" else "skip"
+        _refuse_given(kind, {"columns": columns, "like": like, "on_bad_line": skip})
         if len(paths) > 1:
             raise ValueError(f"path holds {len(paths)} files, but {kind} files are read one at a time")
         return _read_matrix(paths[0], kind, dtype)
     columns = _check_columns(columns)
-    options = {
-        "like": _check_like(like),
-        "unknown": _check_word(unknown, "unknown", UNKNOWN),
-        "dtype": _check_dtype(dtype),
-    }
+    options = _check_collecting(like, unknown, dtype)
     if kind in ("csv", "tsv"):
         mark = _check_delimiter(delimiter, "\t" if kind == "tsv" else ",")
         sources: list[Any] = [TextSource(each, mark, header, columns, integer_ids, faults) for each in paths]
@@ -157,14 +154,42 @@ def from_frame(
         As for `read`.
     """
     faults = Faults(_check_word(on_bad_line, "on_bad_line", ("error", "skip")) == "skip")
-    options = {
-        "like": _check_like(like),
-        "unknown": _check_word(unknown, "unknown", UNKNOWN),
-        "dtype": _check_dtype(dtype),
-    }
+    options = _check_collecting(like, unknown, dtype)
     read_in = collect([FrameSource(frame)], _check_columns(columns), faults, **options)
     faults.warn(stacklevel=2)
     return read_in
+
+
+def label(X: Any, row_ids: Iterable[Any] | None = None, col_ids: Iterable[Any] | None = None) -> Labelled:
+    """Return a matrix in memory together with ids of its rows and columns, for `fastfactor.fit`.
+
+    Parameters
+    ----------
+    X : array or scipy.sparse matrix
+    row_ids, col_ids : sequences, optional
+        One for each row (column): strings, UUIDs, integers or bytes, all distinct.
+
+    Returns
+    -------
+    Labelled
+
+    Raises
+    ------
+    TypeError, ValueError
+        If ids are of other types, occur twice, or are too few or too many.
+
+    Examples
+    --------
+    >>> import numpy as np, fastfactor as ff
+    >>> X = ff.io.label(np.ones((2, 3)), row_ids=["ann", "bob"], col_ids=[7, 8, 9])
+    >>> X.row_ids.tolist(), X.col_ids.tolist()
+    (['ann', 'bob'], [7, 8, 9])
+    """
+    labels = [None if ids is None else Ids.of(ids) for ids in (row_ids, col_ids)]
+    for name, ids, size in zip(("row_ids", "col_ids"), labels, X.shape, strict=True):
+        if ids is not None and len(ids) != size:
+            raise ValueError(f"{name} has {len(ids)} ids, X has shape {X.shape}")
+    return Labelled(X, X.shape, labels[0], labels[1])
 
 
 def _list_paths(path: Any) -> list[Path]:
@@ -222,12 +247,10 @@ def _check_columns(columns: Any) -> tuple[str | int, ...] | None:
     return chosen
 
 
-def _check_like(like: Any) -> Any:
-    if like is None:
-        return None
-    if getattr(like, "row_labels", None) is None or getattr(like, "col_labels", None) is None:
+def _check_collecting(like: Any, unknown: Any, dtype: Any) -> dict[str, Any]:
+    if like is not None and (getattr(like, "row_labels", None) is None or getattr(like, "col_labels", None) is None):
         raise ValueError(f"like must have ids (a model fitted to what was read from a table), got {like!r}")
-    return like
+    return {"like": like, "unknown": _check_word(unknown, "unknown", UNKNOWN), "dtype": _check_dtype(dtype)}
 
 
 def _check_dtype(dtype: Any) -> Any:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -75,10 +76,14 @@ def as_numbers(column: Any, name: str) -> NDArray[Any]:
 def add_batches(batches: Iterator[Any], places: Sequence[int], names: Sequence[str], collector: Collector) -> None:
     """Give record batches to a collector; `places` are those of ids and values in each batch."""
     n_before = 0
+
+    def number(i: int, start: int) -> int:
+        return start + i + 1
+
     for batch in batches:
         ids = batch.column(places[0]), batch.column(places[1])
         values = as_numbers(batch.column(places[2]), names[places[2]]) if len(places) > 2 else None
-        collector.add(ids, values, lambda i, start=n_before: start + i + 1)
+        collector.add(ids, values, partial(number, start=n_before))
         n_before += batch.num_rows
 
 
@@ -101,10 +106,9 @@ class ParquetSource:
         wanted = [self.names[place] for place in places]
         # Text that lies as a dictionary in the file is never spelled out; for other types this asks for nothing.
         with pq.ParquetFile(self.path, read_dictionary=wanted[:2], memory_map=True) as file:
-            order = [sorted(places).index(place) for place in places]
-            add_batches(
-                file.iter_batches(_BATCH, columns=wanted), order, [self.names[p] for p in sorted(places)], collector
-            )
+            in_file = sorted(places)  # the order in which batches have them, whatever is asked for
+            names, order = [self.names[place] for place in in_file], [in_file.index(place) for place in places]
+            add_batches(file.iter_batches(_BATCH, columns=wanted), order, names, collector)
 
 
 class ArrowSource:

@@ -7,6 +7,7 @@ import math
 import re
 from bisect import bisect_right
 from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -86,8 +87,6 @@ class TextSource:
     def feed(self, places: Sequence[int], collector: Collector) -> None:
         """Give all lines to the collector."""
         pa = load_pyarrow()
-        import pyarrow.csv
-
         odd: list[int] = []  # lines with too few or too many fields, which are not in the batches
         first_fault: list[ValueError] = []
 
@@ -105,7 +104,7 @@ class TextSource:
         n_before = int(self.has_header)
         try:
             for batch in self._open_batches(places, refuse):
-                self._add(batch, places, collector, lambda i, start=n_before: _find_line(start + i, odd))
+                self._add(batch, places, collector, partial(_find_line, start=n_before, odd=odd))
                 n_before += batch.num_rows
         except pa.ArrowInvalid as error:
             raise (first_fault[0] if first_fault else ValueError(f"{self.path}: {error}")) from None
@@ -205,9 +204,9 @@ def _spell(field: bytes) -> str:
     return field.decode(errors="replace")
 
 
-def _find_line(n_before: int, odd: list[int]) -> int:
-    """Return the line that has `n_before` good lines (and the header) before it, among lines of which some are odd."""
-    line = n_before + 1
-    while (below := bisect_right(odd, line)) + n_before + 1 != line:
-        line = below + n_before + 1
+def _find_line(i: int, start: int, odd: list[int]) -> int:
+    """Return the line that has `start + i` lines before it, odd ones not counted."""
+    line = start + i + 1
+    while (below := bisect_right(odd, line)) + start + i + 1 != line:
+        line = below + start + i + 1
     return line

@@ -1,4 +1,4 @@
-"""Recommendations, neighbours, predictions and factors to tables; factors to .npy. A file is there as a whole or not."""
+"""Recommendations, neighbours, predictions and factors to tables; factors to .npy. Files appear as a whole."""
 
 from __future__ import annotations
 
@@ -35,8 +35,8 @@ def write_recommendations(
 ) -> int:
     """Write the n best columns of each row to a table with the columns row, col, place (from 1) and score.
 
-    Rows are handled in parts, so that memory does not grow with their number. Rows and columns are written as ids where the
-    model has some, else as positions.
+    Rows are handled in parts, so that memory does not grow with their number. Rows and columns are written as ids where
+    the model has some, else as positions.
 
     Parameters
     ----------
@@ -74,7 +74,7 @@ def write_recommendations(
 
 
 def write_neighbours(
-    path: Path_, model: Any, places: ArrayLike | None, n: int, side: str, n_threads: int | None
+    path: Path_, model: Any, places: ArrayLike | None, n: int, side: str, n_threads: int | None = None
 ) -> int:
     """Write the n most similar rows (or columns) of each: columns row (col), neighbour, place (from 1), cosine."""
     axis = SIDES.index(_check_side(side))
@@ -158,7 +158,7 @@ def write_factors(path: Path_, model: Any, side: str = "rows") -> None:
     Parameters
     ----------
     path : path
-        `.npy`: the matrix U (or V) alone. `.parquet`, `.arrow`: columns id, bias and factors, a list of rank numbers each.
+        `.npy`: the matrix U (or V) alone. `.parquet`, `.arrow`: columns id, bias and factors, a list of rank numbers.
         `.csv`, `.tsv`: columns id, bias, f0, f1, ... A file that is there is replaced when all is written.
     model : Factorization
         Without ids, positions stand for them.
@@ -197,7 +197,7 @@ def exclude_from(exclude: Any, shape: tuple[int, int]) -> Any:
     """Return what `Factorization.recommend` takes, of what was read: without rows and columns that the model lacks."""
     if not isinstance(exclude, Labelled):
         return exclude
-    rows, cols, values = exclude.triplets
+    rows, cols, _ = exclude.triplets
     known = (rows < shape[0]) & (cols < shape[1])
     return sp.csr_array((np.ones(int(known.sum()), np.bool_), (rows[known], cols[known])), shape=shape)
 

@@ -56,15 +56,18 @@ class Labelled:
         """Stored entries: explicit zeros and duplicates count, NaN of a dense matrix does not."""
         if isinstance(self.matrix, tuple):
             return len(self.matrix[2])
-        return int(self.matrix.nnz if sp.issparse(self.matrix) else (~np.isnan(self.matrix)).sum())
+        if bool(sp.issparse(self.matrix)):
+            return int(self.matrix.nnz)
+        return int((~np.isnan(self.matrix)).sum())
 
     @property
     def triplets(self) -> Triplets:
         """Rows, columns and values of the stored entries; of a dense matrix of those that are not NaN."""
         if isinstance(self.matrix, tuple):
-            return self.matrix
-        if sp.issparse(self.matrix):
-            coo = sp.coo_array(self.matrix)
+            rows, cols, values = self.matrix
+            return rows, cols, values
+        if bool(sp.issparse(self.matrix)):
+            coo: Any = sp.coo_array(self.matrix)
             return (*coo.coords, coo.data)
         rows, cols = np.nonzero(~np.isnan(self.matrix))
         return rows, cols, self.matrix[rows, cols]
@@ -72,4 +75,5 @@ class Labelled:
     def to_csr(self) -> sp.csr_array:
         """Return the stored entries as scipy means them: duplicates summed."""
         rows, cols, values = self.triplets
-        return sp.coo_array((values, (rows, cols)), shape=self.shape).tocsr()
+        coo: Any = sp.coo_array((values, (rows, cols)), shape=self.shape)
+        return coo.tocsr()

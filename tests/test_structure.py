@@ -93,7 +93,8 @@ def public_callables():
     for name in ff.__all__:
         value = getattr(ff, name)
         if inspect.ismodule(value):
-            yield from ((f"{name}.{key}", getattr(value, key)) for key in value.__all__)
+            members = ((f"{name}.{key}", getattr(value, key)) for key in value.__all__)
+            yield from ((key, member) for key, member in members if not inspect.isclass(member))
             continue
         if not inspect.isclass(value):
             yield name, value

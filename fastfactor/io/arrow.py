@@ -25,15 +25,25 @@ def load_pyarrow() -> Any:
     return pyarrow
 
 
-def normalise_ids(values: Any, name: str) -> Any:
+_READABLE = ("string", "large_string", "string_view", "temporal", "decimal", "boolean")
+_BYTES = ("binary", "large_binary", "binary_view", "fixed_size_binary")
+
+
+def _is(kind: Any, names: tuple[str, ...]) -> bool:
+    types = load_pyarrow().types
+    return any(getattr(types, f"is_{name}")(kind) for name in names)
+
+
+def check_id_type(kind: Any, name: str) -> None:
+    """Raise a TypeError for an Arrow type that ids cannot have; `name` says whose they are."""
+    if not isinstance(kind, load_pyarrow().UuidType) and not _is(kind, ("integer", *_READABLE, *_BYTES)):
+        raise TypeError(f"{name} holds {kind}: ids must be strings, integers, UUIDs, bytes, dates or decimals")
+
+
+def normalise_ids(values: Any) -> Any:
     """Return an Arrow array of ids as large_string, large_binary, int64 or uint64.
 
     UUIDs, dates, times, decimals and booleans become text, in the spelling that Arrow gives them.
-
-    Raises
-    ------
-    TypeError
-        If the type is none that ids have; `name` says whose they are.
     """
     pa = load_pyarrow()
     kind = values.type
@@ -43,12 +53,9 @@ def normalise_ids(values: Any, name: str) -> Any:
         return values
     if pa.types.is_integer(kind):
         return values.cast(pa.int64())
-    if pa.types.is_binary(kind) or pa.types.is_large_binary(kind) or pa.types.is_fixed_size_binary(kind):
+    if _is(kind, _BYTES):
         return values.cast(pa.large_binary())
-    readable = ("is_string", "is_large_string", "is_string_view", "is_temporal", "is_decimal", "is_boolean")
-    if any(getattr(pa.types, check)(kind) for check in readable):
-        return values.cast(pa.string()).cast(pa.large_string())
-    raise TypeError(f"{name} holds {kind}: ids must be strings, integers, UUIDs, bytes, dates or decimals")
+    return values if pa.types.is_large_string(kind) else values.cast(pa.string()).cast(pa.large_string())
 
 
 def from_arrow(values: Any) -> Ids:

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fastfactor.ids import Ids
-from fastfactor.io.arrow import from_arrow, load_pyarrow, normalise_ids, to_arrow
+from fastfactor.io.arrow import check_id_type, from_arrow, load_pyarrow, normalise_ids, to_arrow
 from fastfactor.matrix.labelled import Labelled
 
 _MIN_PENDING = 1 << 20  # ids of batches that are worth a merge
@@ -58,7 +58,7 @@ class Faults:
         """Say once how many were skipped, if any."""
         if self.n_skipped:
             lines = "line was" if self.n_skipped == 1 else "lines were"
-            warnings.warn(f"{self.n_skipped} bad {lines} skipped; the first: {self.first}", stacklevel=stacklevel + 1)
+            warnings.warn(f"{self.n_skipped} bad {lines} skipped; the first: {self.first}", stacklevel=stacklevel)
 
 
 class Buffer:
@@ -113,7 +113,7 @@ class Side:
     def add(self, column: Any, chosen: NDArray[Any] | None) -> None:
         """Append one batch of ids, a DictionaryArray without null; of those, the chosen ones."""
         codes = column.indices.to_numpy(zero_copy_only=False)
-        values = normalise_ids(column.dictionary, self.name)
+        values = normalise_ids(column.dictionary)
         if self.known is not None and values.type != self.known.type:
             raise TypeError(
                 f"{self.name} holds ids of type {values.type}, those before it (or of the model) are {self.known.type}"
@@ -200,7 +200,7 @@ class Collector:
         good = np.ones(n, np.bool_)
         encoded = []
         for side, column in zip(self.sides, ids, strict=True):
-            column = _encode(column)
+            column = _encode(column, side.name)
             if column.null_count:
                 self._refuse(good, ~_is_valid(column), locate, f"no id in {side.name}")
                 column = load_pyarrow().DictionaryArray.from_arrays(column.indices.fill_null(0), column.dictionary)
@@ -256,8 +256,9 @@ class Collector:
         self.faults.n_unknown = int((~known).sum())
 
 
-def _encode(column: Any) -> Any:
+def _encode(column: Any, name: str) -> Any:
     pa = load_pyarrow()
+    check_id_type(column.type.value_type if pa.types.is_dictionary(column.type) else column.type, name)
     if isinstance(column.type, pa.UuidType):
         column = column.storage.dictionary_encode()
         values = pa.ExtensionArray.from_storage(pa.uuid(), column.dictionary)

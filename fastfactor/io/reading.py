@@ -121,9 +121,7 @@ def read(
         sources: list[Any] = [TextSource(each, mark, header, columns, integer_ids, faults) for each in paths]
     else:
         sources = [_open_table(each, kind) for each in paths]
-    read_in = collect(sources, columns, faults, **options)
-    faults.warn(stacklevel=2)
-    return read_in
+    return collect(sources, columns, faults, **options)
 
 
 def from_frame(
@@ -155,9 +153,7 @@ def from_frame(
     """
     faults = Faults(_check_word(on_bad_line, "on_bad_line", ("error", "skip")) == "skip")
     options = _check_collecting(like, unknown, dtype)
-    read_in = collect([FrameSource(frame)], _check_columns(columns), faults, **options)
-    faults.warn(stacklevel=2)
-    return read_in
+    return collect([FrameSource(frame)], _check_columns(columns), faults, **options)
 
 
 def label(X: Any, row_ids: Iterable[Any] | None = None, col_ids: Iterable[Any] | None = None) -> Labelled:
@@ -287,9 +283,10 @@ def _open_table(path: Path, kind: str) -> Any:
 def _read_matrix(path: Path, kind: str, dtype: Any) -> Labelled:
     try:
         if kind == "npz":
-            matrix = sp.load_npz(path)
+            with open(path, "rb") as file:
+                matrix = sp.load_npz(file)
         elif kind == "npy":
-            matrix = np.load(path, mmap_mode="r", allow_pickle=False)
+            matrix = np.lib.format.open_memmap(path, mode="r")
         else:
             matrix = scipy.io.mmread(path, spmatrix=False)
     except (ValueError, KeyError, OSError, EOFError, OverflowError, zipfile.BadZipFile) as error:

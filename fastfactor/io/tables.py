@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from fastfactor.io.arrow import load_pyarrow
 from fastfactor.io.collecting import Collector, Faults
+from fastfactor.matrix.labelled import Labelled
 
 _BATCH = 1 << 20  # lines: a whole row group of most files, whose dictionary then comes once
 
@@ -73,17 +74,17 @@ def as_numbers(column: Any, name: str) -> NDArray[Any]:
     return np.asarray(values, np.float32) if values.dtype in (np.float16, np.bool_) else values
 
 
-def add_batches(batches: Iterator[Any], places: Sequence[int], names: Sequence[str], collector: Collector) -> None:
-    """Give record batches to a collector; `places` are those of ids and values in each batch."""
+def add_batches(batches: Iterator[Any], places: Sequence[Any], names: Sequence[str], collector: Collector) -> None:
+    """Give record batches to a collector; `places` are those of ids and values in each batch, `names` what they are."""
     n_before = 0
 
     def number(i: int, start: int) -> int:
         return start + i + 1
 
     for batch in batches:
-        ids = batch.column(places[0]), batch.column(places[1])
-        values = as_numbers(batch.column(places[2]), names[places[2]]) if len(places) > 2 else None
-        collector.add(ids, values, partial(number, start=n_before))
+        chosen = [batch.column(place) for place in places]
+        values = as_numbers(chosen[2], names[2]) if len(chosen) > 2 else None
+        collector.add((chosen[0], chosen[1]), values, partial(number, start=n_before))
         n_before += batch.num_rows
 
 
@@ -104,11 +105,11 @@ class ParquetSource:
         import pyarrow.parquet as pq
 
         wanted = [self.names[place] for place in places]
+        if twice := [name for name in wanted if self.names.count(name) > 1]:
+            raise ValueError(f"{self.path} has several columns {twice[0]!r}")
         # Text that lies as a dictionary in the file is never spelled out; for other types this asks for nothing.
         with pq.ParquetFile(self.path, read_dictionary=wanted[:2], memory_map=True) as file:
-            in_file = sorted(places)  # the order in which batches have them, whatever is asked for
-            names, order = [self.names[place] for place in in_file], [in_file.index(place) for place in places]
-            add_batches(file.iter_batches(_BATCH, columns=wanted), order, names, collector)
+            add_batches(file.iter_batches(_BATCH, columns=wanted), wanted, wanted, collector)
 
 
 class ArrowSource:
@@ -136,7 +137,7 @@ class ArrowSource:
                 batches = (reader.get_batch(i) for i in range(reader.num_record_batches))
             else:
                 batches = iter(reader)
-            add_batches(batches, places, self.names, collector)
+            add_batches(batches, places, [self.names[place] for place in places], collector)
 
 
 class FrameSource:
@@ -168,7 +169,7 @@ def describe(source: Any) -> str:
     return str(getattr(source, "path", "the frame"))
 
 
-def collect(sources: Sequence[Any], columns: Columns | None, faults: Faults, **options: Any) -> Any:
+def collect(sources: Sequence[Any], columns: Columns | None, faults: Faults, **options: Any) -> Labelled:
     """Read all sources into one matrix; `options` are those of `Collector`."""
     collector = None
     for source in sources:
@@ -180,4 +181,5 @@ def collect(sources: Sequence[Any], columns: Columns | None, faults: Faults, **o
             collector = Collector(names, faults, capacity=capacity, **options)
         source.feed(places, collector)
     assert collector is not None
+    faults.warn(stacklevel=4)  # the line that called `read`
     return collector.finish()

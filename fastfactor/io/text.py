@@ -80,6 +80,8 @@ class TextSource:
         if columns is not None and any(isinstance(column, str) for column in columns):
             return True
         place = 2 if columns is None or len(columns) < 3 else columns[2]
+        if columns is not None and len(columns) > 2 and len(first) <= place:
+            return False  # there is no such column, which is for others to say
         if len(first) <= place or (columns is not None and len(columns) < 3):
             raise ValueError(f"{self.path} has no column of values to tell a header by: pass header=True or False")
         return not is_number(first[place])

@@ -16,7 +16,7 @@ from fastfactor.threads import launch
 
 DUPLICATES = ("error", "sum", "mean", "last")
 _EXACT_IN_FLOAT32 = 1 << 24  # integers up to here are
-_SLICES = 64  # of the rows, for sums that do not depend on the number of threads
+_SLICES = 64  # of the rows, to share out over threads; fixed, for sums that do not depend on the number of threads
 
 
 @dataclass(frozen=True)
@@ -178,6 +178,14 @@ def check_structure(X: Any, name: str) -> None:
         _check_range(indices[: indptr[-1]], n_minor, f"{name}: {minor} index")
 
 
+def slice_rows(indptr: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Return boundaries of slices of the rows with nearly equal shares of the entries, whatever their rows hold."""
+    shares = np.linspace(0, int(indptr[-1]), _SLICES + 1).astype(np.int64)
+    slices = np.searchsorted(indptr, shares, side="right") - 1
+    slices[0], slices[-1] = 0, len(indptr) - 1
+    return np.asarray(slices, np.int64)
+
+
 def _inspected(
     indptr: NDArray[np.int64],
     indices: NDArray[Any],
@@ -189,10 +197,8 @@ def _inspected(
     n = int(indptr[-1])
     if n == 0:
         raise ValueError(f"{name} has no observed entry")
-    # Slices with equal shares of the entries, whatever their rows hold.
-    slices = np.searchsorted(indptr, np.linspace(0, n, _SLICES + 1).astype(np.int64), side="right") - 1
-    slices[0], slices[-1] = 0, shape[0]
-    sums, faults = np.empty((_SLICES, 3)), np.empty((_SLICES, 2), np.int64)
+    slices = slice_rows(indptr)
+    sums, faults = np.empty((len(slices) - 1, 3)), np.empty((len(slices) - 1, 2), np.int64)
     launch(inspect_rows, indptr, indices, data, shape[1], slices, sums, faults)
     outside, unsorted = faults.sum(axis=0)
     if outside:

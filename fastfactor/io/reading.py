@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import scipy.io
 import scipy.sparse as sp
 
 from fastfactor.ids import Ids
@@ -288,7 +287,9 @@ def _read_matrix(path: Path, kind: str, dtype: Any) -> Labelled:
         elif kind == "npy":
             matrix = np.lib.format.open_memmap(path, mode="r")
         else:
-            matrix = scipy.io.mmread(path, spmatrix=False)
+            from scipy.io import mmread  # registers a thread pool of its own, so only where it is needed
+
+            matrix = mmread(path, spmatrix=False)
     except (ValueError, KeyError, OSError, EOFError, OverflowError, zipfile.BadZipFile) as error:
         raise ValueError(f"{path} is damaged or no {kind} file: {error}") from None
     if matrix.ndim != 2:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -13,7 +14,8 @@ from fastfactor.kernels.losses import LOSSES, find_loss, find_traits
 from fastfactor.kernels.update import Factors
 from fastfactor.matrix.domains import check_domain, check_labels, locate_in
 from fastfactor.matrix.grid import Grid, Held
-from fastfactor.matrix.inputs import Observations, as_dense, as_observations
+from fastfactor.matrix.inputs import Observations, as_dense, as_observations, without_ids
+from fastfactor.matrix.labelled import Labelled
 from fastfactor.matrix.weights import as_weights, weigh_moments
 from fastfactor.model import Factorization
 from fastfactor.options import (
@@ -70,8 +72,9 @@ def fit(
 
     Parameters
     ----------
-    X : array, scipy.sparse matrix or array, or (rows, cols, values)
-        Shape (n_rows, n_cols); rows are samples. Real or complex numbers; never changed.
+    X : array, scipy.sparse matrix or array, (rows, cols, values), or what `fastfactor.io.read` returns
+        Shape (n_rows, n_cols); rows are samples. Real or complex numbers; never changed. Ids that were read go
+        along with the model.
     rank : int
         Columns of U and V, at least 1.
     unobserved : {"missing", "zero"}
@@ -176,12 +179,15 @@ def fit(
         seed,
         callback,
     )
-    check_init(init, options)
+    check_init(init, options, X)
     with using_threads(n_threads):
         if unobserved == "zero":
             refuse_unbuilt(sample_weight=(sample_weight, None))
-            return _fit_zero(X, validation, shape, duplicates, dtype, options, init)
-        return _fit_missing(X, validation, shape, duplicates, dtype, options, sample_weight, init)
+            model = _fit_zero(X, validation, shape, duplicates, dtype, options, init)
+        else:
+            matrix, shape = without_ids(X, shape)
+            model = _fit_missing(matrix, validation, shape, duplicates, dtype, options, sample_weight, init)
+    return replace(model, row_labels=X.row_labels, col_labels=X.col_labels) if isinstance(X, Labelled) else model
 
 
 def _fit_zero(
@@ -256,8 +262,8 @@ def _fit_missing(
     return _as_model(fitted, task, grid.row_order, grid.col_order)
 
 
-def check_init(init: Any, options: Options) -> None:
-    """Refuse a model that a fit with these options cannot start from."""
+def check_init(init: Any, options: Options, X: Any) -> None:
+    """Refuse a model that a fit of `X` with these options cannot start from."""
     if init is None:
         return
     if not isinstance(init, Factorization):
@@ -267,6 +273,10 @@ def check_init(init: Any, options: Options) -> None:
     loss = options.loss if options.loss in LOSSES else find_loss(options.loss)
     if init.loss != loss:
         raise ValueError(f"init was fitted with loss={init.loss!r}, but loss is {loss!r}")
+    if isinstance(X, Labelled):
+        for side, old, new in (("row", init.row_labels, X.row_labels), ("col", init.col_labels, X.col_labels)):
+            if old is not None and new is not None and not new.begins_with(old):
+                raise ValueError(f"init has other {side} ids than X, or in another order: read X with like=init")
     if not options.biases and (init.row_bias.any() or init.col_bias.any()):
         raise ValueError("init has biases, but biases are off in this fit")
 

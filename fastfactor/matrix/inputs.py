@@ -11,6 +11,7 @@ import scipy.sparse as sp
 from numpy.typing import NDArray
 
 from fastfactor.kernels.layout import find_duplicate, inspect_rows, sort_by_row
+from fastfactor.matrix.labelled import Labelled
 from fastfactor.threads import launch
 
 DUPLICATES = ("error", "sum", "mean", "last")
@@ -276,12 +277,21 @@ def _from_dense(X: NDArray[Any], name: str) -> Observations:
     return _inspected(indptr, indices, values[seen], X.shape, "error", name)
 
 
+def without_ids(X: Any, shape: Any) -> tuple[Any, Any]:
+    """Return the matrix that a `Labelled` holds and its shape, which `shape` may repeat; anything else as it is."""
+    if not isinstance(X, Labelled):
+        return X, shape
+    if shape is not None and check_shape(shape, "shape") != X.shape:
+        raise ValueError(f"shape is {tuple(shape)}, but what was read has shape {X.shape}")
+    return X.matrix, X.shape
+
+
 def as_observations(X: Any, *, shape: Any = None, duplicates: str = "error", name: str = "X") -> Observations:
     """Return the stored entries of `X`: explicit zeros included, NaN of a dense matrix excluded.
 
     Parameters
     ----------
-    X : array-like, scipy.sparse matrix or array, or (rows, cols, values)
+    X : array-like, scipy.sparse matrix or array, (rows, cols, values), or Labelled
     shape : (int, int), optional
         For triplets; by default just large enough. For a matrix it must be the matrix's own.
     duplicates : {"error", "sum", "mean", "last"}
@@ -298,6 +308,7 @@ def as_observations(X: Any, *, shape: Any = None, duplicates: str = "error", nam
     """
     if duplicates not in DUPLICATES:
         raise ValueError(f"duplicates must be one of {', '.join(DUPLICATES)}, got {duplicates!r}")
+    X, shape = without_ids(X, shape)
     if isinstance(X, tuple):
         return _from_triplets(X, shape, duplicates, name)
     if not is_sparse(X):
@@ -318,8 +329,8 @@ def as_dense(X: Any, *, shape: Any = None, name: str = "X") -> NDArray[Any]:
 
     Parameters
     ----------
-    X : array-like, scipy.sparse matrix or array
-        What a sparse one stores twice is summed, as scipy means it.
+    X : array-like, scipy.sparse matrix or array, or Labelled
+        What a sparse one (or a table) stores twice is summed, as scipy means it.
     shape : (int, int), optional
         The matrix's own.
     name : str
@@ -332,6 +343,8 @@ def as_dense(X: Any, *, shape: Any = None, name: str = "X") -> NDArray[Any]:
     ValueError
         If it is not 2-D, is empty, or holds NaN or infinity.
     """
+    if isinstance(X, Labelled):
+        X = X.to_csr() if isinstance(X.matrix, tuple) else X.matrix
     if isinstance(X, tuple):
         raise TypeError(f"{name} must be a matrix where unobserved='zero', not triplets")
     X = X if is_sparse(X) else np.asarray(X)

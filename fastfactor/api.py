@@ -18,7 +18,16 @@ from fastfactor.matrix.inputs import Observations, as_dense, as_observations, wi
 from fastfactor.matrix.labelled import Labelled
 from fastfactor.matrix.weights import as_weights, weigh_moments
 from fastfactor.model import Factorization
-from fastfactor.options import UNOBSERVED, Options, check_choice, check_dtype, check_options, check_real, refuse_unbuilt
+from fastfactor.options import (
+    UNOBSERVED,
+    Options,
+    check_choice,
+    check_dtype,
+    check_options,
+    check_penalty_lengths,
+    check_real,
+    refuse_unbuilt,
+)
 from fastfactor.solvers.fitting import Fitted, Task, fit_dense, fit_observed
 from fastfactor.solvers.schedule import count_epochs_of_all
 from fastfactor.solvers.standard import Standard, standardise
@@ -75,8 +84,9 @@ def fit(
         Of an entry. "absolute" and "huber" (quadratic up to one robust standard deviation of the values) for outliers;
         "logistic" for exactly two values: predictions are probabilities of the larger one; "poisson" for counts, with
         the logarithm as link: predictions are means; a `fastfactor.Loss` for one of your own.
-    regularization : float, (float, float) or "auto"
-        L2 penalty per observed entry, in the units of the values; of the rows' and of the columns' factors when a pair.
+    regularization : float, (rows, columns) or "auto"
+        L2 penalty per observed entry, in the units of the values; of the rows' and of the columns' factors when a pair,
+        each of whose sides is a number or an array of one for each row or column.
         The biases' penalty is that over the standard deviation of X. "auto" tries several on held-out entries, and
         weakens them for frequent rows and columns; with unobserved="zero" it is 0.
     l1_regularization : float or (float, float)
@@ -211,6 +221,7 @@ def _fit_zero(
     else:
         labels = check_domain(find_traits(options.loss).domain, A.ravel(), lambda i: divmod(i, A.shape[1]))
         standard = standardise(options.loss, A.ravel(), _is_centred(options), labels)
+    check_penalty_lengths(options.penalty, A.shape)
     task = Task.of(options, computed, standard, as_start(init, A.shape, computed))
     real = A.real.dtype.type
     shift, scale = standard.labels
@@ -230,6 +241,7 @@ def _fit_missing(
     init: Factorization | None,
 ) -> Factorization:
     observed = as_observations(X, shape=shape, duplicates=duplicates)
+    check_penalty_lengths(options.penalty, observed.shape)
     computed = check_dtype(dtype, observed.data.dtype, np.float32)
     _check_real_only(options, computed)
     if observed.std == 0:

@@ -26,7 +26,10 @@ def demo(arguments: Sequence[str]) -> int:
     """Factorize a matrix made from this Python's standard library."""
     from fastfactor.__main__ import main
 
-    return main(["demo", *arguments])
+    try:
+        return main(["demo", *arguments])
+    except SystemExit as end:  # of argparse
+        return int(end.code or Code.DONE)
 
 
 for command in (fit, predict, recommend, similar, svd, evaluate, export, info, warmup, demo):

@@ -25,9 +25,9 @@ class OutputPath(click.Path):
         """Return a path whose name says a format."""
         from fastfactor.io.reading import find_format
 
-        path = super().convert(value, param, ctx)
-        if find_format(Path(path)) not in self.formats:
-            self.fail(f"{value!r} must end in {', '.join('.' + each for each in self.formats)}", param, ctx)
+        path: Any = super().convert(value, param, ctx)
+        if (find_format(path) or "") not in self.formats:
+            self.fail(f"{str(path)!r} must end in {', '.join('.' + each for each in self.formats)}", param, ctx)
         return path
 
 

@@ -108,8 +108,8 @@ def _fit(X: Any, init: Any, options: dict[str, Any], talk: Talk, stopping: Stopp
 
         def callback(epoch: Any) -> bool:
             nonlocal was_stopped
+            was_stopped = stopping.check()  # first, so that who sees an epoch can rely on a model
             progress.show(epoch)
-            was_stopped = stopping.check()
             return was_stopped
 
         try:

@@ -8,7 +8,7 @@ from dataclasses import replace
 
 from bench.peers.base import Recipe
 
-# For speed per epoch the options hardly matter, but both should learn: LIBMF's own step, and steps and penalties of ours
+# For speed per epoch the options hardly matter, but both should learn: LIBMF's own step; steps and penalties of ours
 # that were found to descend as fast.
 SPEED = {
     "libmf": Recipe(32, regularization=0.05, learning_rate=0.1),

@@ -59,17 +59,23 @@ def one_blas_thread() -> Iterator[None]:
         holders.leave()
 
 
-def run_in_slices(work: Callable[[slice], Any], n_rows: int, n_threads: int, n_slices: int = 16) -> list[Any]:
+def run_in_slices(work: Callable[[slice], Any], n_rows: int, n_threads: int) -> list[Any]:
     """Return ``work(slice)`` for fixed slices of the rows, in order, from `n_threads` Python threads.
 
     The slices depend on `n_rows` only, so that whatever is summed from the results is the same for any thread count.
     """
-    edges = np.linspace(0, n_rows, min(n_slices, max(1, n_rows // 64)) + 1).astype(int)
+    n_slices = min(16, max(1, n_rows // 1024))  # shorter ones are not worth a thread
+    edges = np.linspace(0, n_rows, n_slices + 1).astype(int)
     parts = [slice(int(start), int(stop)) for start, stop in itertools.pairwise(edges)]
     if n_threads == 1 or len(parts) == 1:
         return [work(part) for part in parts]
     with ThreadPoolExecutor(n_threads) as pool:
         return list(pool.map(work, parts))
+
+
+def inner_products(A: NDArray[Any], B: NDArray[Any], n_threads: int) -> NDArray[Any]:
+    """Return A^H B for tall A and B."""
+    return np.asarray(np.sum(run_in_slices(lambda part: A[part].conj().T @ B[part], len(A), n_threads), axis=0))
 
 
 def rotate_rows(U: NDArray[Any], T: NDArray[Any], n_threads: int) -> None:
@@ -85,7 +91,14 @@ def rotate_rows(U: NDArray[Any], T: NDArray[Any], n_threads: int) -> None:
 
 def aligned_zeros(shape: tuple[int, ...], dtype: np.dtype[Any]) -> NDArray[Any]:
     """Return zeros that start on a cache line: a row of eight float64 numbers is then one line, not parts of two."""
-    size = int(np.prod(shape)) * dtype.itemsize
-    raw = np.zeros(size + 64, np.uint8)
+    return _align(np.zeros(int(np.prod(shape)) * dtype.itemsize + 64, np.uint8), shape, dtype)
+
+
+def aligned_empty(shape: tuple[int, ...], dtype: np.dtype[Any]) -> NDArray[Any]:
+    """Return uninitialised memory that starts on a cache line."""
+    return _align(np.empty(int(np.prod(shape)) * dtype.itemsize + 64, np.uint8), shape, dtype)
+
+
+def _align(raw: NDArray[np.uint8], shape: tuple[int, ...], dtype: np.dtype[Any]) -> NDArray[Any]:
     start = -raw.ctypes.data % 64
-    return raw[start : start + size].view(dtype).reshape(shape)
+    return raw[start : start + len(raw) - 64].view(dtype).reshape(shape)

@@ -109,6 +109,18 @@ def certify_sparse(A, V, U, values, squares, G, q, static):
         store(squares[s], 0, q, total, static)
 
 
+@parallel_kernel
+def drain(G, Z, starts, q, static):
+    """Store the sum of G[s] over s as chunk q of Z, and make G zero."""
+    for t in prange(len(starts) - 1):
+        for r in range(starts[t], starts[t + 1]):
+            z = zeros(Z, static)
+            for s in range(G.shape[0]):
+                z = z + load(G[s], r, 0, static)
+                store(G[s], r, 0, zeros(Z, static), static)
+            store(Z, r, q, z, static)
+
+
 @kernel
 def multiply_tile(A, r, V, q, static):
     """Return A_r V, ..., A_{r+3} V, chunk q, of a dense A."""

@@ -14,7 +14,7 @@ import scipy.sparse as sp
 from numpy.typing import NDArray
 from scipy.sparse.linalg import LinearOperator, aslinearoperator
 
-from fastfactor.blas import aligned_zeros, run_in_slices
+from fastfactor.blas import aligned_empty, aligned_zeros, run_in_slices
 from fastfactor.kernels.gram import (
     DenseRows,
     SparseRows,
@@ -23,6 +23,7 @@ from fastfactor.kernels.gram import (
     add_gram_sparse,
     add_triplets_sparse,
     certify_sparse,
+    drain,
     multiply_sparse,
 )
 from fastfactor.kernels.simd import Spec, Static
@@ -110,33 +111,34 @@ class SparseOperand(Operand):
     def adjoint(self, U: Array) -> Array:
         """Return B^H U."""
         Z = np.empty((self.n, U.shape[1]), U.dtype)
+        G = aligned_zeros((N_SLICES, self.n, BLOCK), U.dtype)
         for q in range(U.shape[1] // BLOCK):
-            G = aligned_zeros((N_SLICES, self.n, BLOCK), U.dtype)
             launch(add_adjoint_sparse, self.rows, U, G, q, LANES)
-            G.sum(axis=0, out=Z[:, q * BLOCK : (q + 1) * BLOCK])
+            self._drain(G, Z, q)
         return Z
 
     def triplets(self, V: Array, s: Array) -> tuple[Array, Array]:
         """Return U = B V / s and B^H U, in one reading of B for each block."""
-        U, Z = np.empty((self.m, V.shape[1]), V.dtype), np.empty_like(V)
+        U, Z = aligned_empty((self.m, V.shape[1]), V.dtype), np.empty_like(V)
         inverse = invert(s)[None, :].astype(V.dtype)
+        G = aligned_zeros((N_SLICES, self.n, BLOCK), V.dtype)
         for q in range(V.shape[1] // BLOCK):
-            G = aligned_zeros((N_SLICES, self.n, BLOCK), V.dtype)
             launch(add_triplets_sparse, self.rows, V, U, inverse, G, q, LANES)
-            G.sum(axis=0, out=Z[:, q * BLOCK : (q + 1) * BLOCK])
+            self._drain(G, Z, q)
         return U, Z
 
     def certify(self, V: Array, U: Array, s: Array) -> tuple[Array, Array]:
         """Return the norms of the columns of B V - U s and of B^H U - V s."""
         width = V.shape[1]
         squares, values = np.zeros((N_SLICES, 1, width), V.dtype), s[None, :].astype(V.dtype)
-        right = np.empty(width)
+        Z, G = np.empty_like(V), aligned_zeros((N_SLICES, self.n, BLOCK), V.dtype)
         for q in range(width // BLOCK):
-            chunk = slice(q * BLOCK, (q + 1) * BLOCK)
-            G = aligned_zeros((N_SLICES, self.n, BLOCK), V.dtype)
             launch(certify_sparse, self.rows, V, U, values, squares, G, q, LANES)
-            right[chunk] = _norms(G.sum(axis=0) - V[:, chunk] * s[chunk])
-        return np.sqrt(squares.sum(axis=(0, 1)).real), right
+            self._drain(G, Z, q)
+        return np.sqrt(squares.sum(axis=(0, 1)).real), _norms(Z - V * s)
+
+    def _drain(self, G: Array, Z: Array, q: int) -> None:
+        launch(drain, G, Z, np.linspace(0, self.n, 2 * N_SLICES + 1).astype(np.int64), q, LANES)
 
 
 class DenseOperand(Operand):

@@ -9,7 +9,7 @@ import numpy as np
 import scipy.linalg
 from numpy.typing import NDArray
 
-from fastfactor.blas import rotate_rows, run_in_slices
+from fastfactor.blas import inner_products, rotate_rows, run_in_slices
 from fastfactor.matrix.operators import BLOCK, DeflatedOperand, DenseOperand, Operand
 from fastfactor.solvers.subspace import Basis, Request, Ritz, pad, solve
 
@@ -108,8 +108,7 @@ def _find_subspace(operand: Operand, search: Search, rng: np.random.Generator, f
 
 def _orthonormalise(V: Array, n_threads: int) -> Array:
     """Return V, whose columns are orthonormal but for small errors, orthonormal to machine precision."""
-    M = np.sum(run_in_slices(lambda part: V[part].conj().T @ V[part], len(V), n_threads), axis=0)
-    T = np.linalg.inv(np.linalg.cholesky(M)).conj().T
+    T = np.linalg.inv(np.linalg.cholesky(inner_products(V, V, n_threads))).conj().T
     return np.concatenate(run_in_slices(lambda part: V[part] @ T, len(V), n_threads))
 
 
@@ -161,7 +160,7 @@ def _finish(operand: Operand, ritz: Ritz, search: Search) -> Triplets:
         wide_s[:k] = s
         ritz.V *= choose_phases(ritz.V)
         U, Z = operand.triplets(_widen(ritz.V), wide_s)
-        E = (ritz.V.conj().T @ Z[:, :k]) / s[:, None]
+        E = inner_products(ritz.V, Z[:, :k], search.n_threads) / s[:, None]
         E = (E + E.conj().T) / 2 - np.eye(k)
         if np.abs(E).max() <= 1e-7:
             return _mend(U[:, :k], Z[:, :k], ritz, s, E, search)
@@ -173,15 +172,19 @@ def _mend(U: Array, Z: Array, ritz: Ritz, s: Array, E: Array, search: Search) ->
     T = np.eye(len(s)) - np.triu(E, 1) - np.diag(E.diagonal() / 2)
     if np.abs(E).max() > ORTHONORMAL:
         rotate_rows(U, T, search.n_threads)
-        Z = Z @ T
     else:
         T = np.eye(len(s))
     values = np.sort(s * (1.0 + E.diagonal().real / 2))  # in order but for rounding anyway
     values = values[::-1] if search.largest else values
     left = np.linalg.norm(np.diag(s) - T * values, axis=0)  # B V = U s, before U was mended
-    right = np.linalg.norm(Z - ritz.V * values, axis=0)
+    squares = run_in_slices(lambda part: _column_squares(Z[part] @ T - ritz.V[part] * values), len(Z), search.n_threads)
+    right = np.sqrt(np.sum(squares, axis=0))
     norm = max(float(np.sqrt(ritz.norm)), float(values.max()))
     return Triplets(U, values, ritz.V, np.maximum(left, right) / norm, norm, ritz.n_passes)
+
+
+def _column_squares(M: Array) -> NDArray[np.float64]:
+    return np.asarray(np.sum(np.abs(M) ** 2, axis=0), np.float64)
 
 
 def _rayleigh_ritz(operand: Operand, V: Array, search: Search) -> tuple[Array, Array, Array]:

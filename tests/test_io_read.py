@@ -260,6 +260,41 @@ def test_damaged_files_are_named(tmp_path, name):
             read(tmp_path / name)
 
 
+def test_damage_inside_is_named(tmp_path):
+    path = WRITERS["plain.parquet"](tmp_path / "a.parquet")
+    data = bytearray(path.read_bytes())
+    data[40:90] = bytes(50)
+    path.write_bytes(data)
+    with pytest.raises(ValueError, match=r"a\.parquet"):
+        read(path)
+    (tmp_path / "a.csv.gz").write_bytes(gzip.compress(b"user,item,stars\n" * 99)[:40])
+    with pytest.raises(ValueError, match=r"a\.csv\.gz is damaged"):
+        read(tmp_path / "a.csv.gz")
+
+
+def test_offsets_and_codes_of_arrow_files_are_not_trusted(tmp_path):
+    offsets = pa.py_buffer(np.array([0, 3, 1 << 30, 9, 12], np.int32))
+    wild = pa.Array.from_buffers(pa.string(), 4, [None, offsets, pa.py_buffer(b"annbobanncid")])
+    codes = pa.DictionaryArray.from_arrays(np.array([0, 1, 0, 9], np.int32), ["ann", "bob"], safe=False)
+    for column in (wild, codes):
+        table = TABLE.set_column(0, "user", column)
+        with pa.ipc.new_file(str(tmp_path / "a.arrow"), table.schema) as writer:
+            writer.write_table(table)
+        with pytest.raises(ValueError, match=r"a\.arrow is damaged"):
+            read(tmp_path / "a.arrow")
+
+
+def test_values_beyond_the_precision_are_bad(tmp_path):
+    path = write_csv(tmp_path / "a.csv", [("ann", "x", 1.0), ("bob", "x", 1e300)])
+    with pytest.raises(ValueError, match="line 3: a value that is no finite number"):
+        read(path, dtype="float32")
+    first, second = TABLE.set_column(2, "stars", pa.array([1, 2, 3, 4], pa.int8())), TABLE.slice(1, 1)
+    for i, table in enumerate((first, second)):
+        pq.write_table(table, tmp_path / f"{i}.parquet")
+    values = read([tmp_path / "0.parquet", tmp_path / "1.parquet"]).triplets[2]
+    assert values.tolist() == [1.0, 2.0, 3.0, 4.0, 4.5]
+
+
 def test_pickles_are_not_opened(tmp_path):
     np.save(tmp_path / "a.npy", np.array([[1, None]], object), allow_pickle=True)
     with pytest.raises(ValueError, match=r"a\.npy is damaged or no npy file"):

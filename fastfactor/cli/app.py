@@ -10,7 +10,7 @@ import click
 import fastfactor
 from fastfactor.cli.outcomes import Code, Failure, Talk
 from fastfactor.cli.serving import evaluate, export, info, predict, recommend, similar
-from fastfactor.cli.stopping import Interrupted
+from fastfactor.cli.stopping import Interrupted, Stopping
 from fastfactor.cli.training import fit, svd, warmup
 
 
@@ -41,7 +41,7 @@ def run(arguments: Sequence[str] | None = None) -> int:
     given = list(sys.argv[1:] if arguments is None else arguments)
     talk = Talk("--json" in given, "--quiet" in given)
     try:
-        with talk.hearing_warnings():
+        with Stopping(), talk.hearing_warnings():  # so that SIGTERM too removes what is half written
             return int(app.main(given, prog_name="fastfactor", standalone_mode=False) or Code.DONE)
     except click.ClickException as error:
         if isinstance(error, click.UsageError) and error.ctx is not None:

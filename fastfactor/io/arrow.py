@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+from collections.abc import Iterator
 from typing import Any
 from uuid import UUID
 
@@ -23,6 +25,17 @@ def load_pyarrow() -> Any:
     except ImportError as error:
         raise ImportError("tables need pyarrow: pip install 'fastfactor[io]'") from error
     return pyarrow
+
+
+@contextlib.contextmanager
+def naming(source: str) -> Iterator[None]:
+    """Turn what Arrow says of a damaged file into a ValueError that names it."""
+    try:
+        yield
+    except (load_pyarrow().ArrowException, OSError) as error:
+        if getattr(error, "errno", None) is not None:  # the system's own word, which has the name
+            raise
+        raise ValueError(f"{source} is damaged, or not what its name says: {error}") from None
 
 
 _READABLE = ("string", "large_string", "string_view", "temporal", "decimal", "boolean")

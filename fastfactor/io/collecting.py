@@ -16,6 +16,7 @@ from fastfactor.matrix.labelled import Labelled
 
 _MIN_PENDING = 1 << 20  # ids of batches that are worth a merge
 _GROWTH = 1.5
+_PART = 1 << 20  # codes looked up at a time: NumPy widens what it takes as an index
 
 UNKNOWN = ("add", "error", "skip")
 
@@ -62,16 +63,16 @@ class Faults:
 
 
 class Buffer:
-    """An array that grows in place."""
+    """An array that grows in place; it widens to hold other numbers, unless its dtype is fixed."""
 
-    def __init__(self, dtype: Any, capacity: int) -> None:
-        self.array = np.empty(capacity, dtype)
+    def __init__(self, dtype: Any, capacity: int, *, is_fixed: bool = True) -> None:
+        self.array, self.is_fixed = np.empty(capacity, dtype), is_fixed
         self.n = 0
 
     def extend(self, values: NDArray[Any]) -> None:
-        """Append values, which are cast to the dtype of the first ones, or to a wider one that holds both."""
+        """Append values."""
         stop = self.n + len(values)
-        if not np.can_cast(values.dtype, self.array.dtype, "same_kind"):
+        if not self.is_fixed and not np.can_cast(values.dtype, self.array.dtype):
             self.array = self.array.astype(np.result_type(self.array.dtype, values.dtype))
         if stop > len(self.array):
             self.array.resize(max(stop, int(len(self.array) * _GROWTH)), refcheck=False)
@@ -148,10 +149,13 @@ class Side:
         codes = self.codes.finish()
         used = np.zeros(len(self.known), np.bool_)
         used[:n_kept] = True
-        used[codes] = True
+        parts = [codes[start : start + _PART] for start in range(0, len(codes), _PART)]
+        for part in parts:
+            used[part] = True
         if not used.all():  # categories of a frame that was filtered, ids of lines that were skipped
             place = np.cumsum(used, dtype=np.int32) - np.int32(1)
-            codes[:] = place[codes]
+            for part in parts:
+                part[:] = place[part]
             self.known = self.known.take(load_pyarrow().array(np.flatnonzero(used)))
         return codes, from_arrow(self.known)
 
@@ -207,11 +211,14 @@ class Collector:
             encoded.append(column)
         if values is None:
             values = np.ones(n, np.float32)
+        if self.dtype is not None:
+            with np.errstate(over="ignore"):  # to infinity, which is found next
+                values = values.astype(self.dtype, copy=False)
         if values.dtype.kind in "fc" and not np.isfinite(values).all():
             self._refuse(good, ~np.isfinite(values), locate, "a value that is no finite number")
         chosen = None if good.all() else np.flatnonzero(good)
         if self.values is None:
-            self.values = Buffer(self.dtype or values.dtype, self.capacity)
+            self.values = Buffer(values.dtype, self.capacity, is_fixed=False)
         self.values.extend(values if chosen is None else values[chosen])
         for side, column in zip(self.sides, encoded, strict=True):
             side.add(column, chosen)

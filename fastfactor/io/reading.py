@@ -120,7 +120,7 @@ def read(
         mark = _check_delimiter(delimiter, "\t" if kind == "tsv" else ",")
         sources: list[Any] = [TextSource(each, mark, header, columns, integer_ids, faults) for each in paths]
     else:
-        sources = [_open_table(each, kind) for each in paths]
+        sources = [ParquetSource(each) if kind == "parquet" else ArrowSource(each) for each in paths]
     return collect(sources, columns, faults, **options)
 
 
@@ -269,15 +269,6 @@ def _refuse_given(kind: str, given: dict[str, Any]) -> None:
     for name, value in given.items():
         if value is not None:
             raise ValueError(f"{name} has no meaning for a file of format {kind}, got {value!r}")
-
-
-def _open_table(path: Path, kind: str) -> Any:
-    import pyarrow
-
-    try:
-        return ParquetSource(path) if kind == "parquet" else ArrowSource(path)
-    except pyarrow.ArrowException as error:
-        raise ValueError(f"{path} is damaged or no {kind} file: {error}") from None
 
 
 def _read_matrix(path: Path, kind: str, dtype: Any) -> Labelled:

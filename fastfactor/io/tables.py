@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from fastfactor.io.arrow import load_pyarrow
+from fastfactor.io.arrow import load_pyarrow, naming
 from fastfactor.io.collecting import Collector, Faults
 from fastfactor.matrix.labelled import Labelled
 
@@ -96,7 +96,7 @@ class ParquetSource:
         import pyarrow.parquet as pq
 
         self.path = path
-        with pq.ParquetFile(path) as file:
+        with naming(str(path)), pq.ParquetFile(path) as file:
             self.names: list[str] = file.schema_arrow.names
             self.n_lines: int = file.metadata.num_rows
 
@@ -117,7 +117,7 @@ class ArrowSource:
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        with self._open() as reader:
+        with naming(str(path)), self._open() as reader:
             self.names: list[str] = reader.schema.names
             self.n_lines: int = reader.count_rows() if hasattr(reader, "count_rows") else 0
 
@@ -137,7 +137,15 @@ class ArrowSource:
                 batches = (reader.get_batch(i) for i in range(reader.num_record_batches))
             else:
                 batches = iter(reader)
-            add_batches(batches, places, [self.names[place] for place in places], collector)
+            names = [self.names[place] for place in places]
+            add_batches(map(partial(_checked, places=places), batches), range(len(places)), names, collector)
+
+
+def _checked(batch: Any, places: Sequence[int]) -> Any:
+    """Return some columns, after a look at every offset and index: Arrow follows what it maps blindly."""
+    chosen = batch.select(list(places))
+    chosen.validate(full=True)
+    return chosen
 
 
 class FrameSource:
@@ -179,7 +187,8 @@ def collect(sources: Sequence[Any], columns: Columns | None, faults: Faults, **o
             names = source.names[places[0]], source.names[places[1]]
             capacity = sum(each.n_lines for each in sources)
             collector = Collector(names, faults, capacity=capacity, **options)
-        source.feed(places, collector)
+        with naming(faults.source):
+            source.feed(places, collector)
     assert collector is not None
     faults.warn(stacklevel=4)  # the line that called `read`
     return collector.finish()

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from fastfactor.io.arrow import load_pyarrow
+from fastfactor.io.arrow import load_pyarrow, naming
 from fastfactor.io.collecting import Collector, Faults
 
 _BLOCK = 1 << 24  # bytes read at a time
@@ -56,7 +56,8 @@ class TextSource:
         self, path: Path, delimiter: str, header: bool | None, columns: Any, integer_ids: bool, faults: Faults
     ) -> None:
         self.path, self.delimiter, self.integer_ids, self.faults = path, delimiter, integer_ids, faults
-        first = self._read_first_line()
+        with naming(str(path)):
+            first = self._read_first_line()
         if header is None:
             header = self._guess_header(first, columns)
         self.has_header = header
@@ -108,8 +109,10 @@ class TextSource:
             for batch in self._open_batches(places, refuse):
                 self._add(batch, places, collector, partial(_find_line, start=n_before, odd=odd))
                 n_before += batch.num_rows
-        except pa.ArrowInvalid as error:
-            raise (first_fault[0] if first_fault else ValueError(f"{self.path}: {error}")) from None
+        except pa.ArrowInvalid:
+            if first_fault:
+                raise first_fault[0] from None
+            raise
 
     def _open_batches(self, places: Sequence[int], refuse: Any) -> Iterator[Any]:
         pa = load_pyarrow()

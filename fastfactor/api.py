@@ -14,13 +14,25 @@ from fastfactor.kernels.update import Factors
 from fastfactor.matrix.domains import check_domain, check_labels, locate_in
 from fastfactor.matrix.grid import Grid, Held
 from fastfactor.matrix.inputs import Observations, as_dense, as_observations
+from fastfactor.matrix.positives import as_positives, store_rows
 from fastfactor.matrix.weights import as_weights, weigh_moments
 from fastfactor.model import Factorization
-from fastfactor.options import UNOBSERVED, Options, check_choice, check_dtype, check_options, check_real, refuse_unbuilt
+from fastfactor.options import (
+    UNOBSERVED,
+    Options,
+    check_choice,
+    check_dtype,
+    check_options,
+    check_real,
+    check_weak,
+    check_weight,
+    refuse_unbuilt,
+)
 from fastfactor.solvers.fitting import Fitted, Task, fit_dense, fit_observed
 from fastfactor.solvers.schedule import count_epochs_of_all
 from fastfactor.solvers.standard import Standard, standardise
 from fastfactor.solvers.warm import Start
+from fastfactor.solvers.weak import Positives, fit_weak
 from fastfactor.threads import using_threads
 
 _SLOW_DENSE_WORK = 2e11  # entries x rank x epochs of unobserved="zero": minutes
@@ -143,10 +155,7 @@ def fit(
     True
     """
     check_choice(unobserved, "unobserved", UNOBSERVED)
-    if unobserved == "weak":
-        raise NotImplementedError("unobserved='weak' is not available yet; use 'missing' or 'zero'")
     refuse_unbuilt(
-        unobserved_weight=(unobserved_weight, None),
         posterior_samples=(posterior_samples, 0),
         max_memory=(max_memory, None),
         progress=(progress, None),
@@ -167,7 +176,12 @@ def fit(
         callback,
     )
     check_init(init, options)
+    others = check_weight(unobserved_weight, unobserved)
     with using_threads(n_threads):
+        if unobserved == "weak":
+            check_weak(options, learning_rate, validation)
+            search = validation is None
+            return _fit_weak(X, shape, duplicates, dtype, options, sample_weight, others, init, search)
         if unobserved == "zero":
             refuse_unbuilt(sample_weight=(sample_weight, None))
             return _fit_zero(X, validation, shape, duplicates, dtype, options, init)
@@ -242,6 +256,27 @@ def _fit_missing(
     task = Task.of(options, computed, standard, as_start(init, observed.shape, computed))
     fitted, grid = fit_observed(observed, _check_validation(validation, observed, task), options, task, weights)
     return _as_model(fitted, task, grid.row_order, grid.col_order)
+
+
+def _fit_weak(
+    X: Any,
+    shape: Any,
+    duplicates: str,
+    dtype: Any,
+    options: Options,
+    sample_weight: Any,
+    others: float | None,
+    init: Factorization | None,
+    search: bool,
+) -> Factorization:
+    observed = as_positives(X, shape, duplicates)
+    computed = check_dtype(dtype, observed.data.dtype, np.float32)
+    weights = None if sample_weight is None else as_weights(sample_weight, X, observed)
+    task = Task.of(options, computed, Standard.of_moments(0.0, 1.0, 1.0), as_start(init, observed.shape, computed))
+    ones = np.ones(observed.n_entries)
+    positives = Positives.of(store_rows(observed.indptr, observed.indices, ones, weights, computed), observed.shape[1])
+    fitted = fit_weak(positives, others, task, search=search)
+    return _as_model(fitted, task, np.arange(observed.shape[0]), np.arange(observed.shape[1]))
 
 
 def check_init(init: Any, options: Options) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import time
 from dataclasses import dataclass, replace
 from typing import Any
@@ -76,12 +77,17 @@ class Positives:
         """Number of stored entries."""
         return len(self.sides[0].indices)
 
+    @functools.cached_property
+    def weights(self) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        """Weight of the stored entries of each row, and of each column."""
+        (by_row, by_col), (n_rows, n_cols) = self.sides, self.shape
+        rows = np.bincount(by_col.indices, by_col.weights, n_rows).astype(np.float64)
+        return rows, np.bincount(by_row.indices, by_row.weights, n_cols).astype(np.float64)
+
     def weigh_all(self, side: int, others: float) -> NDArray[np.float64]:
         """Return the weight of all entries of each row (of each column: side 1), those that are not stored included."""
-        stored = self.sides[side]
-        rows = np.repeat(np.arange(self.shape[side]), np.diff(stored.indptr))
-        own = np.bincount(rows, stored.weights, minlength=self.shape[side])
-        return np.asarray(own + others * (self.shape[1 - side] - np.diff(stored.indptr)))
+        missing = self.shape[1 - side] - np.diff(self.sides[side].indptr)
+        return np.asarray(self.weights[side] + others * missing)
 
     def without(self, held: NDArray[np.bool_]) -> Positives:
         """Return the entries that are not `held`, one flag for each in the order of the rows."""
@@ -190,7 +196,7 @@ class _Search:
         self.task = replace(Task.of(options, task.dtype, task.standard), started=task.started)
         self.held = HeldRanks.draw(positives.sides[0], positives.shape[1], options.rank, options.seed)
         self.rest = positives.without(self.held.flags)
-        self.scores: dict[tuple[int, int], float] = {}
+        self.scores: dict[Weighing, float] = {}
 
     def weigh(self, place: tuple[int, int]) -> Weighing:
         """Return the candidate so many ratios from the first in weight and in penalty."""
@@ -200,22 +206,22 @@ class _Search:
 
     def try_at(self, place: tuple[int, int]) -> float:
         """Return how well held-out positives rank; no more than what is known once the trials are used up."""
-        if place not in self.scores:
+        weighing = self.weigh(place)
+        if weighing not in self.scores:
             if len(self.scores) == _MAX_TRIALS:
                 return -np.inf
-            factors, _ = Alternation(self.rest, self.weigh(place), self.task).run(_TRIAL_EPOCHS)
-            self.scores[place] = self.held.judge(factors, self.rest.sides[0])
-        return self.scores[place]
+            factors, _ = Alternation(self.rest, weighing, self.task).run(_TRIAL_EPOCHS)
+            self.scores[weighing] = self.held.judge(factors, self.rest.sides[0])
+        return self.scores[weighing]
 
     def run(self) -> Weighing:
         """Return the best candidate."""
         best = (0, 0)
-        self.try_at(best)
         steps = [step for step, wanted in (((0, 1), self.is_open[1]), ((1, 0), self.is_open[0])) if wanted]
         for step in steps:
             for sign in (1, -1):
                 start = best
-                while self.try_at(place := _shift(best, step, sign)) > self.scores[best]:
+                while self.try_at(place := _shift(best, step, sign)) > self.try_at(best):
                     best = place
                 if best != start:
                     break
@@ -224,12 +230,8 @@ class _Search:
     def report(self) -> list[dict[str, Any]]:
         """Return what was tried."""
         return [
-            {
-                "unobserved_weight": self.weigh(place).others,
-                "regularization": self.weigh(place).penalty,
-                "validation_gain": score,
-            }
-            for place, score in self.scores.items()
+            {"unobserved_weight": weighing.others, "regularization": weighing.penalty, "validation_gain": score}
+            for weighing, score in self.scores.items()
         ]
 
 

@@ -8,6 +8,8 @@ stream that depends on the seed and the row only, so the same seed gives the sam
 """
 
 from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
 
 import numba
 import numpy as np
@@ -68,6 +70,21 @@ def standard_ratings(size: str, seed: int = 0) -> sp.csr_matrix:
     """One of the standard rating matrices, by its name in `RATING_SIZES`."""
     spec = RATING_SIZES[size]
     return rating_matrix(spec.n_rows, spec.n_cols, spec.nnz, seed)
+
+
+def write_table(matrix: sp.csr_matrix, path: Path, seed: int = 0) -> None:
+    """Write the stored entries to a Parquet file: string ids of rows and of columns, and values, in random order."""
+    import pyarrow
+    import pyarrow.parquet
+
+    coo = matrix.tocoo()
+    order = np.random.default_rng(seed).permutation(coo.nnz)
+    columns: dict[str, Any] = {}
+    for name, places, size in (("user", coo.row, matrix.shape[0]), ("item", coo.col, matrix.shape[1])):
+        ids = pyarrow.array([f"{name}-{i:08x}" for i in range(size)])
+        columns[name] = pyarrow.DictionaryArray.from_arrays(places[order], ids).cast(pyarrow.string())
+    columns["rating"] = coo.data[order]
+    pyarrow.parquet.write_table(pyarrow.table(columns), path)
 
 
 def text_matrix(

@@ -80,5 +80,7 @@ def _versions() -> dict[str, str]:
 
 def _thread_pools() -> list[dict[str, Any]]:
     wanted = ("user_api", "prefix", "version", "architecture", "threading_layer", "num_threads")
-    pools = ({key: pool[key] for key in wanted if pool.get(key)} for pool in threadpoolctl.threadpool_info())
-    return sorted(pools, key=str)
+    found = [
+        pool for pool in threadpoolctl.threadpool_info() if pool["user_api"] in ("blas", "openmp")
+    ]  # scipy.io has one
+    return sorted(({key: pool[key] for key in wanted if pool.get(key)} for pool in found), key=str)

@@ -1,24 +1,31 @@
 """Options per peer and matrix, as `python -m bench tune` found them on validation entries; written in here by hand.
 
 `n_epochs` is the epoch with the best validation RMSE: a curve on train + validation entries ends about at its best.
-Ours on 5M and 20M is the exception: the shortest schedule found that beat LIBMF's best, since more epochs go further.
+Ours is the exception: the shortest schedule found that beat LIBMF's best, since more epochs go further.
 """
 
 from dataclasses import replace
 
 from bench.peers.base import Recipe
 
-# For speed per epoch the options hardly matter, but both should learn: LIBMF's own step, and a step of ours that
-# descends about as fast.
+# For speed per epoch the options hardly matter, but both should learn: LIBMF's own step; steps and penalties of ours
+# that were found to descend as fast.
 SPEED = {
     "libmf": Recipe(32, regularization=0.05, learning_rate=0.1),
-    "fastfactor": Recipe(32, regularization=0.05, learning_rate=0.05),
+    "fastfactor": Recipe(32, regularization=0.015, learning_rate=0.035),
     "loops": Recipe(32, regularization=0.05, learning_rate=0.03),
+}
+SPEED_BY_RANK = {
+    ("fastfactor", 16): Recipe(16, regularization=0.01, learning_rate=0.04),
+    ("fastfactor", 64): Recipe(64, regularization=0.015, learning_rate=0.03),
+    ("fastfactor", 128): Recipe(128, regularization=0.015, learning_rate=0.03),
 }
 
 TUNED = {
     ("ml-1m", "libmf"): Recipe(64, regularization=0.05, learning_rate=0.05, n_epochs=20),
-    ("ml-1m", "fastfactor"): Recipe(64, regularization=0.07, learning_rate=0.04, n_epochs=25, biases=True),
+    ("ml-1m", "fastfactor"): Recipe(
+        112, regularization=0.055, learning_rate=0.07, n_epochs=10, biases=True, frequency_power=0.4
+    ),
     ("ml-1m", "cmfrec"): Recipe(64, regularization=0.07, n_epochs=8, biases=True),
     ("ml-1m", "loops-blocks"): Recipe(64, regularization=0.035, learning_rate=0.02, n_epochs=26),
     ("5M", "libmf"): Recipe(32, regularization=0.035, learning_rate=0.1, n_epochs=10),
@@ -33,7 +40,7 @@ TUNED = {
 
 def for_speed(peer: str, rank: int, n_threads: int, n_epochs: int) -> Recipe:
     """Options for timing epochs; all of the loops share theirs."""
-    base = SPEED[peer] if peer in SPEED else SPEED["loops"]
+    base = SPEED_BY_RANK.get((peer, rank)) or SPEED.get(peer) or SPEED["loops"]
     return replace(base, rank=rank, n_threads=n_threads, n_epochs=n_epochs)
 
 

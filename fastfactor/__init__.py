@@ -9,7 +9,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from fastfactor import metrics, model_selection
+    from fastfactor import io, metrics, model_selection
     from fastfactor.api import fit
     from fastfactor.decomposition import pca, svd, svds
     from fastfactor.exceptions import ConvergenceWarning, DivergenceError
@@ -28,6 +28,7 @@ __all__ = [
     "PCAResult",
     "SVDResult",
     "fit",
+    "io",
     "load",
     "metrics",
     "model_selection",
@@ -51,7 +52,7 @@ _HOMES = {
 }
 
 
-_MODULES = {"metrics", "model_selection"}
+_MODULES = {"io", "metrics", "model_selection"}
 
 
 def __getattr__(name: str) -> Any:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -13,7 +14,8 @@ from fastfactor.kernels.losses import LOSSES, find_loss, find_traits
 from fastfactor.kernels.update import Factors
 from fastfactor.matrix.domains import check_domain, check_labels, locate_in
 from fastfactor.matrix.grid import Grid, Held
-from fastfactor.matrix.inputs import Observations, as_dense, as_observations
+from fastfactor.matrix.inputs import Observations, as_dense, as_observations, without_ids
+from fastfactor.matrix.labelled import Labelled
 from fastfactor.matrix.positives import as_positives, store_rows
 from fastfactor.matrix.weights import as_weights, weigh_moments
 from fastfactor.model import Factorization
@@ -23,6 +25,7 @@ from fastfactor.options import (
     check_choice,
     check_dtype,
     check_options,
+    check_penalty_lengths,
     check_real,
     check_weak,
     check_weight,
@@ -31,8 +34,8 @@ from fastfactor.options import (
 from fastfactor.solvers.fitting import Fitted, Task, fit_dense, fit_observed
 from fastfactor.solvers.schedule import count_epochs_of_all
 from fastfactor.solvers.standard import Standard, standardise
-from fastfactor.solvers.warm import Start
 from fastfactor.solvers.weak import Positives, fit_weak
+from fastfactor.starting import as_start, check_init
 from fastfactor.threads import using_threads
 
 _SLOW_DENSE_WORK = 2e11  # entries x rank x epochs of unobserved="zero": minutes
@@ -70,22 +73,28 @@ def fit(
 
     Minimises, over the entries (r, c) that count and with e_rc = X_rc - prediction_rc,
     J = sum 1/2 |e_rc|^2 + 1/2 regularization (|U_r|^2 + |V_c|^2), so the penalty of a row acts once per entry it has.
+    With unobserved="weak" each entry's share of J, penalty included, is multiplied by its weight.
 
     Parameters
     ----------
-    X : array, scipy.sparse matrix or array, or (rows, cols, values)
-        Shape (n_rows, n_cols); rows are samples. Real or complex numbers; never changed.
+    X : array, scipy.sparse matrix or array, (rows, cols, values), or what `fastfactor.io.read` returns
+        Shape (n_rows, n_cols); rows are samples. Real or complex numbers; never changed. Ids that were read go
+        along with the model.
     rank : int
         Columns of U and V, at least 1.
-    unobserved : {"missing", "zero"}
+    unobserved : {"missing", "zero", "weak"}
         What is not stored (or is NaN in a dense matrix): unknown, or 0. With "zero" every epoch visits all
-        n_rows x n_cols entries; for large sparse matrices `fastfactor.svd` solves the same problem far faster.
+        n_rows x n_cols entries; for large sparse matrices `fastfactor.svd` solves the same problem far faster. "weak",
+        for implicit feedback: what is stored (in a dense matrix: not 0) is a positive and aims at 1, whatever its
+        value; the rest are zeros of small weight, never visited. Whole rows are solved for, by conjugate gradients:
+        `loss`, `biases`, `nonnegative`, `l1_regularization` and `learning_rate` have nothing to choose there.
     loss : {"squared", "absolute", "huber", "logistic", "poisson"} or Loss
         Of an entry. "absolute" and "huber" (quadratic up to one robust standard deviation of the values) for outliers;
         "logistic" for exactly two values: predictions are probabilities of the larger one; "poisson" for counts, with
         the logarithm as link: predictions are means; a `fastfactor.Loss` for one of your own.
-    regularization : float, (float, float) or "auto"
-        L2 penalty per observed entry, in the units of the values; of the rows' and of the columns' factors when a pair.
+    regularization : float, (rows, columns) or "auto"
+        L2 penalty per observed entry, in the units of the values; of the rows' and of the columns' factors when a pair,
+        each of whose sides is a number or an array of one for each row or column.
         The biases' penalty is that over the standard deviation of X. "auto" tries several on held-out entries, and
         weakens them for frequent rows and columns; with unobserved="zero" it is 0.
     l1_regularization : float or (float, float)
@@ -103,11 +112,15 @@ def fit(
     validation : float, matrix, triplets or False, optional
         Entries to judge the fit by after each epoch: that share of X, held out; or the given ones. The fit then keeps
         its best epoch, and stops when five epochs brought no better one. By default a tenth of the entries is held out
-        as long as there is something to choose, and the final fit uses all entries. False: none.
+        as long as there is something to choose, and the final fit uses all entries. False: none. For "weak" None or
+        False; positives of up to 5000 rows are held out, and judged by the ndcg at 20.
     sample_weight : array or sparse matrix, optional
-        Weights of the entries, finite and at least 0, for unobserved="missing": a matrix that stores the places of X, a
-        dense one of its shape, or for triplets an array. They multiply the loss, not the penalties. Entries of
-        `validation` that are given have weight 1.
+        Weights of the entries, finite and at least 0, for "missing" and "weak" (confidences): a matrix that stores the
+        places of X, a dense one of its shape, or for triplets an array. With "missing" they multiply the loss, not the
+        penalties. Entries of `validation` that are given have weight 1.
+    unobserved_weight : float, optional
+        Of each zero of unobserved="weak", above 0; a positive has weight 1. By default that with which all zeros weigh
+        ten times what all positives do (0.5 at most), or what is better for held-out positives.
     shape : (int, int), optional
         Of X, when it is triplets; by default just large enough.
     duplicates : {"error", "sum", "mean", "last"}
@@ -126,7 +139,7 @@ def fit(
     callback : callable, optional
         Called after each epoch of the final fit with an object that has the attributes epoch, seconds, learning_rate,
         train_loss and validation_loss (for standardised values); a true answer ends the fit.
-    unobserved_weight, posterior_samples, max_memory, progress, checkpoint
+    posterior_samples, max_memory, progress, checkpoint
         Not available yet; anything but the default raises NotImplementedError.
 
     Returns
@@ -175,17 +188,22 @@ def fit(
         seed,
         callback,
     )
-    check_init(init, options)
+    check_init(init, options, X)
     others = check_weight(unobserved_weight, unobserved)
+    if unobserved == "weak":
+        check_weak(options, learning_rate, validation)
     with using_threads(n_threads):
-        if unobserved == "weak":
-            check_weak(options, learning_rate, validation)
-            search = validation is None
-            return _fit_weak(X, shape, duplicates, dtype, options, sample_weight, others, init, search)
         if unobserved == "zero":
             refuse_unbuilt(sample_weight=(sample_weight, None))
-            return _fit_zero(X, validation, shape, duplicates, dtype, options, init)
-        return _fit_missing(X, validation, shape, duplicates, dtype, options, sample_weight, init)
+            model = _fit_zero(X, validation, shape, duplicates, dtype, options, init)
+        elif unobserved == "weak":
+            matrix, shape = without_ids(X, shape)
+            search = validation is None
+            model = _fit_weak(matrix, shape, duplicates, dtype, options, sample_weight, others, init, search)
+        else:
+            matrix, shape = without_ids(X, shape)
+            model = _fit_missing(matrix, validation, shape, duplicates, dtype, options, sample_weight, init)
+    return replace(model, row_labels=X.row_labels, col_labels=X.col_labels) if isinstance(X, Labelled) else model
 
 
 def _fit_zero(
@@ -219,6 +237,7 @@ def _fit_zero(
     else:
         labels = check_domain(find_traits(options.loss).domain, A.ravel(), lambda i: divmod(i, A.shape[1]))
         standard = standardise(options.loss, A.ravel(), _is_centred(options), labels)
+    check_penalty_lengths(options.penalty, A.shape)
     task = Task.of(options, computed, standard, as_start(init, A.shape, computed))
     real = A.real.dtype.type
     shift, scale = standard.labels
@@ -238,6 +257,7 @@ def _fit_missing(
     init: Factorization | None,
 ) -> Factorization:
     observed = as_observations(X, shape=shape, duplicates=duplicates)
+    check_penalty_lengths(options.penalty, observed.shape)
     computed = check_dtype(dtype, observed.data.dtype, np.float32)
     _check_real_only(options, computed)
     if observed.std == 0:
@@ -270,6 +290,7 @@ def _fit_weak(
     search: bool,
 ) -> Factorization:
     observed = as_positives(X, shape, duplicates)
+    check_penalty_lengths(options.penalty, observed.shape)
     computed = check_dtype(dtype, observed.data.dtype, np.float32)
     weights = None if sample_weight is None else as_weights(sample_weight, X, observed)
     task = Task.of(options, computed, Standard.of_moments(0.0, 1.0, 1.0), as_start(init, observed.shape, computed))
@@ -277,32 +298,6 @@ def _fit_weak(
     positives = Positives.of(store_rows(observed.indptr, observed.indices, ones, weights, computed), observed.shape[1])
     fitted = fit_weak(positives, others, task, search=search)
     return _as_model(fitted, task, np.arange(observed.shape[0]), np.arange(observed.shape[1]))
-
-
-def check_init(init: Any, options: Options) -> None:
-    """Refuse a model that a fit with these options cannot start from."""
-    if init is None:
-        return
-    if not isinstance(init, Factorization):
-        raise TypeError(f"init must be a Factorization, got {type(init).__name__}")
-    if init.rank != options.rank:
-        raise ValueError(f"init has rank {init.rank}, but rank is {options.rank}")
-    loss = options.loss if options.loss in LOSSES else find_loss(options.loss)
-    if init.loss != loss:
-        raise ValueError(f"init was fitted with loss={init.loss!r}, but loss is {loss!r}")
-    if not options.biases and (init.row_bias.any() or init.col_bias.any()):
-        raise ValueError("init has biases, but biases are off in this fit")
-
-
-def as_start(init: Factorization | None, shape: tuple[int, int], dtype: np.dtype[Any]) -> Start | None:
-    """Return the factors of a model to start from, which may be of a smaller matrix than one of `shape`."""
-    if init is None:
-        return None
-    if init.shape[0] > shape[0] or init.shape[1] > shape[1]:
-        raise ValueError(f"init is a model of a matrix {init.shape}, X is smaller: {shape}")
-    if init.U.dtype.kind == "c" and dtype.kind != "c":
-        raise TypeError("init is complex, X is real")
-    return Start(init.U, init.V, init.row_bias, init.col_bias, init.mean)
 
 
 def _is_centred(options: Options) -> bool:

@@ -14,6 +14,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from fastfactor.ids import Ids
+
 MANIFEST = "fastfactor.json"
 FORMAT = "fastfactor-model"
 VERSION = 1  # of the format; a reader knows this one and all before it
@@ -75,6 +77,9 @@ class Encoder:
         """
         if value is None or isinstance(value, bool | int | str):
             return value
+        if isinstance(value, Ids):
+            parts = [self.encode(value.data, f"{name}.data"), self.encode(value.offsets, f"{name}.offsets")]
+            return {_TAG: "ids", "kind": value.kind, "value": parts}
         if isinstance(value, np.ndarray):
             self.arrays[name] = _as_plain(value, name)
             return {_TAG: "array", "name": name}
@@ -137,6 +142,8 @@ def decode(value: Any, arrays: Mapping[str, NDArray[Any]], manifest: Path) -> An
             return complex(float(real), float(imag))
         if value[_TAG] == "tuple":
             return tuple(inner)
+        if value[_TAG] == "ids":
+            return Ids(value["kind"], *inner)
         if value[_TAG] == "dict":
             return dict(inner)
         if value[_TAG] == "scalar":

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from fastfactor.ids import Ids
 from fastfactor.kernels.losses import LOSSES, Loss
 from fastfactor.kernels.predict import predict_pairs
 from fastfactor.kernels.simd import Spec, Static
@@ -43,6 +44,8 @@ class Factorization:
         What "auto" tried and chose.
     loss : str or Loss
         What was minimised: a name, or the object for a loss of the user's own.
+    row_labels, col_labels : Ids or None
+        The ids that came with X, if any; `row_ids` and `col_ids` are the same as arrays.
     """
 
     U: NDArray[Any]
@@ -53,6 +56,8 @@ class Factorization:
     history: Mapping[str, NDArray[Any]] = field(default_factory=dict, repr=False)
     selection: Mapping[str, Any] = field(default_factory=dict, repr=False)
     loss: str | Loss = field(default="squared", repr=False)
+    row_labels: Ids | None = field(default=None, repr=False)
+    col_labels: Ids | None = field(default=None, repr=False)
 
     @property
     def rank(self) -> int:
@@ -63,6 +68,57 @@ class Factorization:
     def shape(self) -> tuple[int, int]:
         """Shape of the matrix that U V^H approximates."""
         return len(self.U), len(self.V)
+
+    @property
+    def row_ids(self) -> NDArray[Any] | None:
+        """The id of each row, (n_rows,): integers, strings (NumPy's StringDType) or bytes; None if X came without."""
+        return None if self.row_labels is None else self.row_labels.values
+
+    @property
+    def col_ids(self) -> NDArray[Any] | None:
+        """The id of each column, (n_cols,), as `row_ids`."""
+        return None if self.col_labels is None else self.col_labels.values
+
+    def rows_of(self, ids: Iterable[Any]) -> NDArray[np.int64]:
+        """Return the position of each of the given row ids, for the methods that take positions.
+
+        Parameters
+        ----------
+        ids : sequence of str, UUID, int or bytes
+            Of the type that the ids were read as: 7 is not "7". The first call makes a table of all ids, some 100 bytes
+            for each.
+
+        Returns
+        -------
+        (len(ids),) int64 array
+
+        Raises
+        ------
+        KeyError
+            If one is not in the model; the message names it.
+        TypeError, ValueError
+            If ids are of another type, or the model has none.
+        """
+        return _find(self.row_labels, ids, "row ids")
+
+    def cols_of(self, ids: Iterable[Any]) -> NDArray[np.int64]:
+        """Return the position of each of the given column ids.
+
+        Parameters
+        ----------
+        ids : sequence of str, UUID, int or bytes
+            As for `rows_of`.
+
+        Returns
+        -------
+        (len(ids),) int64 array
+
+        Raises
+        ------
+        KeyError, TypeError, ValueError
+            As for `rows_of`.
+        """
+        return _find(self.col_labels, ids, "column ids")
 
     def __repr__(self) -> str:
         n_rows, n_cols = self.shape
@@ -286,3 +342,9 @@ class Factorization:
         from fastfactor.ranking import find_similar
 
         return find_similar(self.V, self._positions(cols, 1, "cols"), n, n_threads)
+
+
+def _find(labels: Ids | None, ids: Iterable[Any], name: str) -> NDArray[np.int64]:
+    if labels is None:
+        raise ValueError(f"the model has no {name}: it was fitted to a matrix without; use positions")
+    return labels.find(ids, name)

@@ -25,8 +25,8 @@ class Options:
     loss : str
         As a `Spec` names it.
     biases : bool
-    penalty : (float, float) or None
-        Regularization of rows and of columns, in the units of the values.
+    penalty : (float or array, float or array) or None
+        Regularization of rows and of columns, in the units of the values: one number for all, or one for each.
     l1_penalty : (float, float)
         The same for l1_regularization.
     nonnegative : (bool, bool)
@@ -41,7 +41,7 @@ class Options:
     rank: int
     loss: str
     biases: bool
-    penalty: tuple[float, float] | None
+    penalty: tuple[Any, Any] | None
     l1_penalty: tuple[float, float]
     nonnegative: tuple[bool, bool]
     learning_rate: float | None
@@ -92,6 +92,34 @@ def check_penalty(value: Any, name: str) -> tuple[float, float]:
     if len(pair) != 2:
         raise ValueError(f"{name} must be a number or a pair (row, column), got {value!r}")
     return check_real(pair[0], name), check_real(pair[1], name)
+
+
+def check_row_penalties(value: Any, name: str) -> tuple[Any, Any]:
+    """Return the penalties of rows and of columns, each a number or an array of them: see `check_penalty`."""
+    if not (isinstance(value, tuple | list) and len(value) == 2 and any(np.ndim(side) for side in value)):
+        return check_penalty(value, name)
+    sides: list[Any] = []
+    for side, what in zip(value, ("rows", "columns"), strict=True):
+        if not np.ndim(side):
+            sides.append(check_real(side, f"{name} of {what}"))
+            continue
+        penalties = np.array(side, np.float64)  # a copy: what the caller does to theirs later changes nothing
+        if penalties.ndim != 1:
+            raise ValueError(
+                f"{name} of {what} must be a number or one for each, got an array of shape {np.shape(side)}"
+            )
+        bad = np.flatnonzero(~(np.isfinite(penalties) & (penalties >= 0)))
+        if len(bad):
+            raise ValueError(f"{name} of {what} must be finite and at least 0, got {penalties[bad[0]]} at {bad[0]}")
+        sides.append(penalties)
+    return sides[0], sides[1]
+
+
+def check_penalty_lengths(penalty: tuple[Any, Any] | None, shape: tuple[int, int]) -> None:
+    """Raise a ValueError if penalties were given for each row or column, but not as many as X has."""
+    for side, n, what in zip(penalty or (), shape, ("rows", "columns"), strict=False):
+        if np.ndim(side) and len(side) != n:
+            raise ValueError(f"regularization has {len(side)} numbers for the {n} {what} of X")
 
 
 def check_flags(value: Any, name: str) -> tuple[bool, bool]:
@@ -179,9 +207,9 @@ def check_options(
         raise ValueError(f"biases must be True, False or 'auto', got {biases!r}")
     if callback is not None and not callable(callback):
         raise TypeError(f"callback must be callable, got {callback!r}")
-    penalty: tuple[float, float] | None = None
+    penalty: tuple[Any, Any] | None = None
     if not (isinstance(regularization, str) and regularization == "auto"):
-        penalty = check_penalty(regularization, "regularization")
+        penalty = check_row_penalties(regularization, "regularization")
     elif unobserved == "zero":
         penalty = (0.0, 0.0)
     signs = check_flags(nonnegative, "nonnegative")

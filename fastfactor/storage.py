@@ -19,6 +19,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from fastfactor.ids import Ids
 from fastfactor.manifest import (
     CONTENT,
     MANIFEST,
@@ -286,6 +287,10 @@ def _as_model(fields: dict[str, Any], manifest: Path) -> Factorization:
         raise ValueError(f"{manifest}: shapes do not fit: {shapes}")
     if not isinstance(fields["mean"], int | float | complex | np.number):
         raise ValueError(f"{manifest}: mean is not a number")
+    for name, factors in (("row_labels", U), ("col_labels", V)):
+        ids = fields.get(name)
+        if ids is not None and (not isinstance(ids, Ids) or len(ids) != len(factors)):
+            raise ValueError(f"{manifest}: {name} are not {len(factors)} ids")
     for name in ("history", "selection"):
         if not isinstance(fields.get(name, {}), dict):
             raise ValueError(f"{manifest}: {name} is not a dict")

@@ -65,3 +65,32 @@ def test_l1_is_in_the_users_units(ratings):
     base = ff.fit(ratings, 8, l1_regularization=0.1, learning_rate=0.01, **arguments)
     other = ff.fit(100 * ratings, 8, l1_regularization=100.0, learning_rate=0.0001, **arguments)
     np.testing.assert_allclose(other.U, 10 * base.U, rtol=1e-6, atol=1e-8)
+
+
+def test_penalties_of_each_row_act_on_that_row_alone(ratings):
+    rows, cols = np.full(ratings.shape[0], 0.05), np.full(ratings.shape[1], 0.05)
+    arguments = {"biases": False, "validation": False, "max_epochs": 10, "dtype": "float64"}
+    same = ff.fit(ratings, 8, regularization=(rows, cols), **arguments)
+    one = ff.fit(ratings, 8, regularization=0.05, **arguments)
+    assert np.allclose(same.U, one.U, rtol=1e-10, atol=1e-13)
+    rows[3] = 5.0
+    strict = ff.fit(ratings, 8, regularization=(rows, 0.05), **arguments)
+    assert np.linalg.norm(strict.U[3]) < 0.1 * np.linalg.norm(one.U[3])
+    assert np.linalg.norm(strict.U[4]) > 0.5 * np.linalg.norm(one.U[4])
+
+
+@pytest.mark.parametrize(
+    ("penalty", "message"),
+    [
+        ((np.ones(3), 0.1), "regularization has 3 numbers for the"),
+        ((0.1, np.array([0.1, -2.0])), "regularization of columns must be finite and at least 0, got -2.0 at 1"),
+        (
+            (np.ones((2, 2)), 0.1),
+            r"regularization of rows must be a number or one for each, got an array of shape \(2, 2\)",
+        ),
+        ((np.ones(3), "auto"), "regularization of columns must be a number"),
+    ],
+)
+def test_bad_penalties_of_rows_are_named(ratings, penalty, message):
+    with pytest.raises((ValueError, TypeError), match=message):
+        ff.fit(ratings, 8, regularization=penalty)

@@ -17,6 +17,7 @@ from conftest import run_python
 import fastfactor as ff
 from fastfactor import manifest as manifests
 from fastfactor import storage
+from fastfactor.ids import Ids
 from fastfactor.model import Factorization
 
 FIXTURE = Path(__file__).parent / "data" / "model-format-1"
@@ -82,6 +83,49 @@ def test_a_fitted_model_predicts_the_same(tmp_path, ratings):
     rows, cols = np.indices(model.shape)
     assert (loaded.predict(rows, cols) == model.predict(rows, cols)).all()
     assert_equal(loaded, model)
+
+
+@pytest.mark.parametrize(
+    "ids", [["a", "", "caf\u00e9"], [3, 1 << 62, -1], [b"a", b"\xff", b""]], ids=["text", "integers", "bytes"]
+)
+def test_ids_are_kept(tmp_path, ids):
+    model = replace(make_model(n_rows=3), row_labels=Ids.of(ids))
+    model.save(tmp_path)
+    loaded = ff.load(tmp_path, verify=True)
+    assert loaded.row_ids.tolist() == ids
+    assert loaded.rows_of(ids[::-1]).tolist() == [2, 1, 0]
+    assert loaded.col_ids is None
+    assert isinstance(loaded.row_labels.data.base, np.memmap)
+    np.save(tmp_path / "copy.npy", loaded.row_labels.data, allow_pickle=False)
+
+
+def test_a_saved_model_with_ids_stays_readable():
+    model = ff.load(FIXTURE.parent / "model-format-1-ids", verify=True)
+    assert model.row_ids.tolist() == ["ann", "b\0b", "\u00e7"]
+    assert model.cols_of([9, -7]).tolist() == [1, 0]
+
+
+def point_offsets_out(record):
+    record["fields"]["row_labels"]["value"].reverse()
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        (lambda record: record["fields"]["row_labels"].update(kind="objects"), "cannot be read"),
+        (lambda record: record["fields"]["row_labels"].update(kind="integers"), "cannot be read"),
+        (lambda record: record["fields"]["row_labels"]["value"].pop(), "cannot be read"),
+        (point_offsets_out, "cannot be read"),
+        (lambda record: record["fields"].update(row_labels="ann"), "row_labels are not 3 ids"),
+        (lambda record: record["fields"].update(col_labels=record["fields"]["row_labels"]), "col_labels are not 4 ids"),
+    ],
+    ids=range(6),
+)
+def test_forged_ids_are_refused(tmp_path, change, words):
+    replace(make_model(n_rows=3), row_labels=Ids.of(["a", "b", "c"])).save(tmp_path)
+    forge(tmp_path, change)
+    with pytest.raises(ValueError, match=words):
+        ff.load(tmp_path)
 
 
 def test_empty_models_and_broadcast_arrays(tmp_path):

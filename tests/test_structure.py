@@ -14,11 +14,13 @@ IDS = [str(path.relative_to(PACKAGE)) for path in MODULES]
 # What each room may import, besides other packages. Rooms are listed from the ground up, adapters last.
 ROOMS = {
     "exceptions": set(),
+    "ids": set(),
     "kernels": {"kernels"},
     "threads": set(),
     "blas": {"threads"},
     "options": {"kernels", "exceptions"},
-    "matrix": {"matrix", "kernels", "threads", "blas", "exceptions"},
+    "matrix": {"matrix", "kernels", "threads", "blas", "exceptions", "ids"},
+    "io": {"io", "matrix", "ids"},
     "solvers": {"solvers", "matrix", "kernels", "threads", "blas", "options", "exceptions"},
 }
 TOP = {"api", "sklearn", "cli", "dask", "demo", "__main__", "__init__"}
@@ -91,7 +93,8 @@ def public_callables():
     for name in ff.__all__:
         value = getattr(ff, name)
         if inspect.ismodule(value):
-            yield from ((f"{name}.{key}", getattr(value, key)) for key in value.__all__)
+            members = ((f"{name}.{key}", getattr(value, key)) for key in value.__all__)
+            yield from ((key, member) for key, member in members if not inspect.isclass(member))
             continue
         if not inspect.isclass(value):
             yield name, value

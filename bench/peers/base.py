@@ -21,13 +21,18 @@ Triplets = tuple[NDArray[np.floating], NDArray[np.floating], NDArray[np.floating
 
 @dataclass(frozen=True)
 class Recipe:
-    """Options of one fit. `regularization` is per observed entry; 0 for `learning_rate` means that a peer has none."""
+    """Options of one fit. `regularization` is per observed entry; 0 for `learning_rate` means that a peer has none.
+
+    With a `frequency_power` the penalty of a row or column falls as that power of its number of entries; its mean over
+    the entries is then `regularization`. Only fastfactor can.
+    """
 
     rank: int
     regularization: float = 0.05
     learning_rate: float = 0.1
     n_epochs: int = 10
     biases: bool = False
+    frequency_power: float = 0.0
     n_threads: int = 2
     seed: int = 0
     dtype: str = "float32"

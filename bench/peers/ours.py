@@ -1,12 +1,14 @@
 """fastfactor's `fit` over stored entries.
 
-Its step falls linearly to zero over the epochs it is told: `Recipe.n_epochs` shapes the whole curve, not only its end.
+Its step falls to zero over the epochs it is told: `Recipe.n_epochs` shapes the whole curve, not only its end.
 """
 
 import time
+from typing import Any
 
 import numpy as np
 import scipy.sparse as sp
+from numpy.typing import NDArray
 
 from bench.peers.base import CompletionPeer, Recipe, Run, factor_predictor
 from fastfactor import fit
@@ -20,7 +22,7 @@ class Fit(CompletionPeer):
         model = fit(
             train,
             recipe.rank,
-            regularization=recipe.regularization,
+            regularization=_penalise(train, recipe),
             learning_rate=recipe.learning_rate,
             biases=recipe.biases,
             max_epochs=recipe.n_epochs,
@@ -35,6 +37,18 @@ class Fit(CompletionPeer):
         errors = [] if test is None else np.sqrt(model.history["validation_loss"])
         predict = factor_predictor(model.U, model.V, model.mean + model.row_bias, model.col_bias)
         return Run(model.history["epoch"], ends, predict, errors)
+
+
+def _penalise(train: sp.csr_matrix, recipe: Recipe) -> Any:
+    if recipe.frequency_power == 0:
+        return recipe.regularization
+    counts = np.diff(train.indptr), np.bincount(train.indices, minlength=train.shape[1])
+    return tuple(_weigh(np.maximum(c, 1), recipe.frequency_power) * recipe.regularization for c in counts)
+
+
+def _weigh(counts: NDArray[np.integer], power: float) -> NDArray[np.float64]:
+    weights = counts.astype(np.float64) ** -power
+    return weights * (counts.sum() / (weights @ counts))
 
 
 PEERS = [Fit()]

@@ -93,19 +93,26 @@ def sort_by_row(rows, indptr, order):
 
 
 @parallel_kernel
-def count_blocks(indptr, indices, row_order, row_starts, col_stripe, held_out, counts, held_counts):
-    """Count the entries of each block, and the held-out ones of each row stripe.
+def count_blocks(indptr, indices, slices, row_stripe, col_stripe, held_out, counts, held_counts):
+    """Count the entries of each slice of rows in each block, and its held-out ones in each row stripe.
 
-    `held_out` is (seed, threshold), see `is_held_out`.
+    Parameters
+    ----------
+    slices : (n + 1,) int64 array
+        Row boundaries; the arrays are read forwards.
+    row_stripe, col_stripe : arrays
+        For each row and each column its stripe.
+    held_out : (seed, threshold)
+        See `is_held_out`.
+    counts, held_counts : (n, B, B), (n, B) int64 arrays, added to
     """
     seed, threshold = held_out
-    for b in prange(len(row_starts) - 1):
-        here = counts[b]
-        for p in range(row_starts[b], row_starts[b + 1]):
-            r = row_order[p]
+    for s in prange(len(slices) - 1):
+        for r in range(slices[s], slices[s + 1]):
+            here, b = counts[s, row_stripe[r]], row_stripe[r]
             for i in range(np.uint64(indptr[r]), np.uint64(indptr[r + 1])):
                 if is_held_out(seed, i, threshold):
-                    held_counts[b] += 1
+                    held_counts[s, b] += 1
                 else:
                     here[col_stripe[np.uint64(indices[i])]] += 1
 
@@ -145,6 +152,8 @@ def _copy_weight_of(target, h, weights, i):
 @parallel_kernel
 def fill_blocks(matrix, weights, row_order, col_place, blocks, standard, held_out, held, held_weights):
     """Write each entry to its block, standardised, rows ascending within the block; held-out ones to `held`.
+
+    One row stripe at a time, so that few places are written to at once: B times as many were slower.
 
     Parameters
     ----------

@@ -133,7 +133,7 @@ def _like(p, number):
 @kernel
 def squared_value(x, p):
     """Return |x - p|^2 (the objective J has half of it)."""
-    e = x - p
+    e = p - x  # as the derivative has it, so that it is computed once
     return e.real * e.real + e.imag * e.imag
 
 

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from fastfactor.kernels.layout import count_blocks, count_columns, fill_blocks
 from fastfactor.kernels.sweep import AHEAD, Blocks, sweep_dense, sweep_stored
 from fastfactor.kernels.update import Factors, Step
-from fastfactor.matrix.inputs import Observations
+from fastfactor.matrix.inputs import Observations, slice_rows
 from fastfactor.threads import launch
 
 # Stripes by number of entries: few enough for long runs of a row within a block, enough to share out over cores, and
@@ -50,9 +50,15 @@ def deal_stripes(
     dealt = np.where((turn // n_stripes) % 2 == 0, turn % n_stripes, n_stripes - 1 - turn % n_stripes)
     shuffled = rng.permutation(n)
     stripe = np.empty(n, np.uint16)
-    stripe[shuffled[np.argsort(-counts[shuffled], kind="stable")]] = dealt
+    stripe[shuffled[np.argsort(_rarity(counts)[shuffled], kind="stable")]] = dealt
     starts = np.concatenate(([0], np.cumsum(np.bincount(stripe, minlength=n_stripes))))
     return np.argsort(stripe, kind="stable"), starts.astype(np.int64)
+
+
+def _rarity(counts: NDArray[np.int64]) -> NDArray[Any]:
+    """Return numbers that ascend as the counts descend: of 16 bits where they fit, which NumPy sorts by radix."""
+    rarity = counts.max() - counts
+    return rarity.astype(np.uint16) if rarity.max() < 1 << 16 else rarity
 
 
 @dataclass(frozen=True)
@@ -203,16 +209,15 @@ def build_grid(
     row_order, row_starts = deal_stripes(np.diff(X.indptr), B, rng)
     col_order, col_starts = deal_stripes(count_entries(X, max(1, X.n_entries // _SAMPLED_ENTRIES)), B, rng)
     index = _index_dtype(row_starts, col_starts)
-    stripe: NDArray[Any] = np.empty(X.shape[1], np.uint8)
-    local: NDArray[Any] = np.empty(X.shape[1], index)
-    stripe[col_order] = np.repeat(np.arange(B), np.diff(col_starts))
-    local[col_order] = np.arange(X.shape[1]) - np.repeat(col_starts[:-1], np.diff(col_starts))
+    row_stripe, _ = _invert_deal(row_order, row_starts, index)
+    col_place = _invert_deal(col_order, col_starts, index)
 
+    slices = slice_rows(X.indptr)
     held_out = (np.uint64(seed), np.uint64(round(held_share * 2**32)))
-    counts, held_counts = np.zeros((B, B), np.int64), np.zeros(B, np.int64)
-    launch(count_blocks, X.indptr, X.indices, row_order, row_starts, stripe, held_out, counts, held_counts)
-    offsets = np.concatenate(([0], np.cumsum(counts))).astype(np.uint64)
-    held_starts = np.concatenate(([0], np.cumsum(held_counts)))
+    counts, held_counts = np.zeros((len(slices) - 1, B, B), np.int64), np.zeros((len(slices) - 1, B), np.int64)
+    launch(count_blocks, X.indptr, X.indices, slices, row_stripe, col_place[0], held_out, counts, held_counts)
+    offsets = np.concatenate(([0], np.cumsum(counts.sum(axis=0)))).astype(np.uint64)
+    held_starts = np.concatenate(([0], np.cumsum(held_counts.sum(axis=0))))
 
     n_entries, n_held = int(offsets[-1]), int(held_starts[-1])
     real = np.empty(0, dtype).real.dtype
@@ -226,6 +231,15 @@ def build_grid(
     blocks = Blocks(entries, offsets, row_starts, col_starts)
     standard = (X.data.dtype.type(shift), X.data.real.dtype.type(1 / scale))
     places = (held_starts, held.rows, held.cols, held.values)
-    matrix, col_place = (X.indptr, X.indices, X.data), (stripe, local)
+    matrix = (X.indptr, X.indices, X.data)
     launch(fill_blocks, matrix, weights, row_order, col_place, blocks, standard, held_out, places, held.weights)
     return Grid(blocks, row_order, col_order, held, n_entries)
+
+
+def _invert_deal(order: NDArray[np.int64], starts: NDArray[np.int64], index: Any) -> tuple[NDArray[Any], NDArray[Any]]:
+    """Return for each row (or column) its stripe and its position in the stripe."""
+    sizes = np.diff(starts)
+    stripe, local = np.empty(len(order), np.uint8), np.empty(len(order), index)
+    stripe[order] = np.repeat(np.arange(len(sizes)), sizes)
+    local[order] = np.arange(len(order)) - np.repeat(starts[:-1], sizes)
+    return stripe, local

@@ -11,11 +11,12 @@ import scipy.sparse as sp
 from numpy.typing import NDArray
 
 from fastfactor.kernels.layout import find_duplicate, inspect_rows, sort_by_row
+from fastfactor.matrix.labelled import Labelled
 from fastfactor.threads import launch
 
 DUPLICATES = ("error", "sum", "mean", "last")
 _EXACT_IN_FLOAT32 = 1 << 24  # integers up to here are
-_SLICES = 64  # of the rows, for sums that do not depend on the number of threads
+_SLICES = 64  # of the rows, to share out over threads; fixed, for sums that do not depend on the number of threads
 
 
 @dataclass(frozen=True)
@@ -177,6 +178,14 @@ def check_structure(X: Any, name: str) -> None:
         _check_range(indices[: indptr[-1]], n_minor, f"{name}: {minor} index")
 
 
+def slice_rows(indptr: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Return boundaries of slices of the rows with nearly equal shares of the entries, whatever their rows hold."""
+    shares = np.linspace(0, int(indptr[-1]), _SLICES + 1).astype(np.int64)
+    slices = np.searchsorted(indptr, shares, side="right") - 1
+    slices[0], slices[-1] = 0, len(indptr) - 1
+    return np.asarray(slices, np.int64)
+
+
 def _inspected(
     indptr: NDArray[np.int64],
     indices: NDArray[Any],
@@ -188,10 +197,8 @@ def _inspected(
     n = int(indptr[-1])
     if n == 0:
         raise ValueError(f"{name} has no observed entry")
-    # Slices with equal shares of the entries, whatever their rows hold.
-    slices = np.searchsorted(indptr, np.linspace(0, n, _SLICES + 1).astype(np.int64), side="right") - 1
-    slices[0], slices[-1] = 0, shape[0]
-    sums, faults = np.empty((_SLICES, 3)), np.empty((_SLICES, 2), np.int64)
+    slices = slice_rows(indptr)
+    sums, faults = np.empty((len(slices) - 1, 3)), np.empty((len(slices) - 1, 2), np.int64)
     launch(inspect_rows, indptr, indices, data, shape[1], slices, sums, faults)
     outside, unsorted = faults.sum(axis=0)
     if outside:
@@ -270,12 +277,21 @@ def _from_dense(X: NDArray[Any], name: str) -> Observations:
     return _inspected(indptr, indices, values[seen], X.shape, "error", name)
 
 
+def without_ids(X: Any, shape: Any) -> tuple[Any, Any]:
+    """Return the matrix that a `Labelled` holds and its shape, which `shape` may repeat; anything else as it is."""
+    if not isinstance(X, Labelled):
+        return X, shape
+    if shape is not None and check_shape(shape, "shape") != X.shape:
+        raise ValueError(f"shape is {tuple(shape)}, but what was read has shape {X.shape}")
+    return X.matrix, X.shape
+
+
 def as_observations(X: Any, *, shape: Any = None, duplicates: str = "error", name: str = "X") -> Observations:
     """Return the stored entries of `X`: explicit zeros included, NaN of a dense matrix excluded.
 
     Parameters
     ----------
-    X : array-like, scipy.sparse matrix or array, or (rows, cols, values)
+    X : array-like, scipy.sparse matrix or array, (rows, cols, values), or Labelled
     shape : (int, int), optional
         For triplets; by default just large enough. For a matrix it must be the matrix's own.
     duplicates : {"error", "sum", "mean", "last"}
@@ -292,6 +308,7 @@ def as_observations(X: Any, *, shape: Any = None, duplicates: str = "error", nam
     """
     if duplicates not in DUPLICATES:
         raise ValueError(f"duplicates must be one of {', '.join(DUPLICATES)}, got {duplicates!r}")
+    X, shape = without_ids(X, shape)
     if isinstance(X, tuple):
         return _from_triplets(X, shape, duplicates, name)
     if not is_sparse(X):
@@ -312,8 +329,8 @@ def as_dense(X: Any, *, shape: Any = None, name: str = "X") -> NDArray[Any]:
 
     Parameters
     ----------
-    X : array-like, scipy.sparse matrix or array
-        What a sparse one stores twice is summed, as scipy means it.
+    X : array-like, scipy.sparse matrix or array, or Labelled
+        What a sparse one (or a table) stores twice is summed, as scipy means it.
     shape : (int, int), optional
         The matrix's own.
     name : str
@@ -326,6 +343,8 @@ def as_dense(X: Any, *, shape: Any = None, name: str = "X") -> NDArray[Any]:
     ValueError
         If it is not 2-D, is empty, or holds NaN or infinity.
     """
+    if isinstance(X, Labelled):
+        X = X.to_csr() if isinstance(X.matrix, tuple) else X.matrix
     if isinstance(X, tuple):
         raise TypeError(f"{name} must be a matrix where unobserved='zero', not triplets")
     X = X if is_sparse(X) else np.asarray(X)

@@ -112,7 +112,8 @@ def fit_dense(A: NDArray[Any], options: Options, task: Task) -> Fitted:
     grid = DenseGrid.of(A)
     penalty = task.penalty()
     assert penalty is not None
-    run = task.run(grid, task.schedule(options.max_epochs or count_epochs_of_all(A.shape)), penalty, None)
+    schedule = task.schedule(options.max_epochs or count_epochs_of_all(A.shape))
+    run = task.run(grid, schedule, penalty.spread(A.shape), None)
     factors, history, schedule = fit_factors(grid, run)
     rate = schedule.learning_rate / task.standard.penalty_unit
     return Fitted(factors, history, {"learning_rate": rate, "trials": []})
@@ -133,6 +134,14 @@ class Frequencies:
     def weigh(self, penalty: float, grid: Grid) -> Penalty:
         """Return the penalties of all rows and columns, in the order of the grid, of the given mean over entries."""
         return Penalty(penalty * self.rows[grid.row_order], penalty * self.cols[grid.col_order])
+
+
+def order_penalty(penalty: Penalty, grid: Grid) -> Penalty:
+    """Return the penalties in the order of the grid's rows and columns, where there is one for each."""
+    penalty = penalty.spread(grid.shape)
+    if isinstance(penalty.rows, np.ndarray) and isinstance(penalty.cols, np.ndarray):
+        return Penalty(penalty.rows[grid.row_order], penalty.cols[grid.col_order])
+    return penalty
 
 
 Penalise = Callable[[float, Grid], Penalty]  # from the mean penalty to that of each row and column of a grid
@@ -199,7 +208,7 @@ def fit_observed(
         )
 
     given, choice = task.penalty(), Choice(n_epochs=options.max_epochs or AUTO_EPOCHS)
-    penalise: Penalise = Frequencies.of(X).weigh if given is None else lambda mean, grid: given
+    penalise: Penalise = Frequencies.of(X).weigh if given is None else lambda mean, grid: order_penalty(given, grid)
     undecided = given is None or options.max_epochs is None
     if validation is None and undecided and X.n_entries * HELD_SHARE >= MIN_HELD:
         grid = layout(HELD_SHARE)

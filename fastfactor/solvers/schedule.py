@@ -63,6 +63,14 @@ class Penalty:
     rows: float | NDArray[np.float64]
     cols: float | NDArray[np.float64]
 
+    def spread(self, shape: tuple[int, int]) -> Penalty:
+        """Return the same, with numbers on both sides when there are on one: fewer cases to compile for."""
+        if np.ndim(self.rows) == np.ndim(self.cols) == 0:
+            return self
+        return Penalty(
+            *(np.array(np.broadcast_to(side, n)) for side, n in zip((self.rows, self.cols), shape, strict=True))
+        )
+
 
 # Between a penalty per entry (power 0, as in LIBMF) and one per row (power 1, as in plain ridge regression) lies what
 # predicts best on most rating matrices (docs/performance.md).

@@ -44,12 +44,12 @@ class Weighing:
     ----------
     others : float
         Weight of an entry that is not stored.
-    penalty : (float, float)
+    penalty : (float or array, float or array)
         Per unit of weight, of rows and of columns: a row's is that times the weights of all its entries, zeros too.
     """
 
     others: float
-    penalty: tuple[float, float]
+    penalty: tuple[Any, Any]
 
 
 @dataclass(frozen=True)
@@ -196,7 +196,7 @@ class _Search:
         self.task = replace(Task.of(options, task.dtype, task.standard), started=task.started)
         self.held = HeldRanks.draw(positives.sides[0], positives.shape[1], options.rank, options.seed)
         self.rest = positives.without(self.held.flags)
-        self.scores: dict[Weighing, float] = {}
+        self.scores: dict[tuple[float, int], tuple[Weighing, float]] = {}
 
     def weigh(self, place: tuple[int, int]) -> Weighing:
         """Return the candidate so many ratios from the first in weight and in penalty."""
@@ -207,12 +207,13 @@ class _Search:
     def try_at(self, place: tuple[int, int]) -> float:
         """Return how well held-out positives rank; no more than what is known once the trials are used up."""
         weighing = self.weigh(place)
-        if weighing not in self.scores:
+        key = weighing.others, place[1]
+        if key not in self.scores:
             if len(self.scores) == _MAX_TRIALS:
                 return -np.inf
             factors, _ = Alternation(self.rest, weighing, self.task).run(_TRIAL_EPOCHS)
-            self.scores[weighing] = self.held.judge(factors, self.rest.sides[0])
-        return self.scores[weighing]
+            self.scores[key] = weighing, self.held.judge(factors, self.rest.sides[0])
+        return self.scores[key][1]
 
     def run(self) -> Weighing:
         """Return the best candidate."""
@@ -231,7 +232,7 @@ class _Search:
         """Return what was tried."""
         return [
             {"unobserved_weight": weighing.others, "regularization": weighing.penalty, "validation_gain": score}
-            for weighing, score in self.scores.items()
+            for weighing, score in self.scores.values()
         ]
 
 

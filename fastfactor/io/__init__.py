@@ -1,0 +1,10 @@
+"""Files in and out: matrices with ids from tables and matrix files, factors and recommendations to tables.
+
+Tables (CSV, Parquet, Arrow) and frames need the extra `io`; `.npz`, `.npy` and Matrix Market need nothing more.
+"""
+
+from fastfactor.io.reading import from_frame, label, read
+from fastfactor.io.writing import write_factors, write_predictions, write_recommendations
+from fastfactor.matrix.labelled import Labelled
+
+__all__ = ["Labelled", "from_frame", "label", "read", "write_factors", "write_predictions", "write_recommendations"]

@@ -1,0 +1,297 @@
+"""`read` and `from_frame`: which format, checked arguments, and the formats that scipy and NumPy read themselves."""
+
+from __future__ import annotations
+
+import os
+import zipfile
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import scipy.sparse as sp
+
+from fastfactor.ids import Ids
+from fastfactor.io.collecting import UNKNOWN, Faults
+from fastfactor.io.tables import ArrowSource, FrameSource, ParquetSource, collect
+from fastfactor.io.text import TextSource
+from fastfactor.matrix.labelled import Labelled
+
+FORMATS = {
+    ".csv": "csv",
+    ".tsv": "tsv",
+    ".tab": "tsv",
+    ".parquet": "parquet",
+    ".pq": "parquet",
+    ".arrow": "arrow",
+    ".feather": "arrow",
+    ".ipc": "arrow",
+    ".npz": "npz",
+    ".npy": "npy",
+    ".mtx": "mtx",
+}
+_PACKED = (".gz", ".bz2", ".zst", ".lz4")
+_MATRICES = ("npz", "npy", "mtx")
+Path_ = str | os.PathLike[str]
+
+
+def read(
+    path: Path_ | Sequence[Path_],
+    *,
+    format: str | None = None,
+    columns: Sequence[str | int] | None = None,
+    like: Any = None,
+    unknown: str = "add",
+    on_bad_line: str = "error",
+    delimiter: str | None = None,
+    header: bool | None = None,
+    integer_ids: bool = False,
+    dtype: Any = None,
+) -> Labelled:
+    r"""Read a matrix, and the ids of its rows and columns, for `fastfactor.fit`.
+
+    Tables (CSV, Parquet, Arrow) have a line per entry: an id of its row, one of its column, and a value. Ids are mapped
+    to positions as they arrive, file dictionaries in their own order; ids without an entry get none. Tables are read
+    batch by batch into the triplets: beside these no second copy is in memory. Matrix files (.npz of scipy, .npy,
+    Matrix Market) have positions and no ids.
+
+    Parameters
+    ----------
+    path : path, or sequence of paths of one format
+        A folder stands for the Parquet files in it, in the order of their names.
+    format : {"csv", "tsv", "parquet", "arrow", "npz", "npy", "mtx"}, optional
+        By default what the file's name ends in, `.gz`, `.bz2`, `.zst` and `.lz4` of text not counted.
+    columns : two or three names or positions, optional
+        Row ids, column ids and values of a table; by default its first three columns. Without values every entry is 1.
+    like : Factorization or Labelled, optional
+        Something with ids, whose positions are kept; new ids come after them.
+    unknown : {"add", "error", "skip"}
+        What to do with ids that `like` does not have; "skip" counts in `n_unknown`.
+    on_bad_line : {"error", "skip"}
+        Lines of a table that have too few or too many fields, no id, or no finite value. "skip" counts them in
+        `n_skipped` and warns. Rows of Parquet, Arrow and frames are numbered from 1.
+    delimiter : str, optional
+        Of text: one character; "," or a tab by default.
+    header : bool, optional
+        Whether the first line of a text holds names. By default it does if `columns` has names, or if its value
+        is no number.
+    integer_ids : bool
+        Ids in text are integers; else they stay text, "007" and "7" apart. Other formats say themselves what ids are.
+    dtype : {float32, float64}, optional
+        To store values in; by default as the file has them, float64 for text.
+
+    Returns
+    -------
+    Labelled
+
+    Raises
+    ------
+    TypeError, ValueError
+        If an argument is not as described, a line is bad (with the file and the line), or the file is damaged.
+    ImportError
+        If the file is a table and pyarrow is not installed (extra `io`).
+
+    Examples
+    --------
+    >>> import tempfile, pathlib, fastfactor as ff
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     path = pathlib.Path(folder, "ratings.csv")
+    ...     _ = path.write_text("user,film,stars\nann,Alien,5\nbob,Brazil,4\nann,Brazil,3\n")
+    ...     X = ff.io.read(path)
+    >>> X, X.row_ids.tolist(), X.matrix[2].tolist()
+    (Labelled(2 x 2, 3 entries), ['ann', 'bob'], [5.0, 4.0, 3.0])
+    """
+    paths = _list_paths(path)
+    kind = _choose_format(paths, format)
+    faults = Faults(_check_word(on_bad_line, "on_bad_line", ("error", "skip")) == "skip")
+    text_only = {"delimiter": delimiter, "header": header, "integer_ids": integer_ids or None}
+    if kind not in ("csv", "tsv"):
+        _refuse_given(kind, text_only)
+    if kind in _MATRICES:
+        skip = None if on_bad_line == "error" else "skip"
+        _refuse_given(kind, {"columns": columns, "like": like, "on_bad_line": skip})
+        if len(paths) > 1:
+            raise ValueError(f"path holds {len(paths)} files, but {kind} files are read one at a time")
+        return _read_matrix(paths[0], kind, dtype)
+    columns = _check_columns(columns)
+    options = _check_collecting(like, unknown, dtype)
+    if kind in ("csv", "tsv"):
+        mark = _check_delimiter(delimiter, "\t" if kind == "tsv" else ",")
+        sources: list[Any] = [TextSource(each, mark, header, columns, integer_ids, faults) for each in paths]
+    else:
+        sources = [_open_table(each, kind) for each in paths]
+    return collect(sources, columns, faults, **options)
+
+
+def from_frame(
+    frame: Any,
+    *,
+    columns: Sequence[str | int] | None = None,
+    like: Any = None,
+    unknown: str = "add",
+    on_bad_line: str = "error",
+    dtype: Any = None,
+) -> Labelled:
+    """Make a matrix of a data frame with a line per entry: row id, column id, value.
+
+    Parameters
+    ----------
+    frame : data frame
+        Of pandas, polars or any library that narwhals knows; a pyarrow table. It is not changed.
+    columns, like, unknown, on_bad_line, dtype
+        As for `read`.
+
+    Returns
+    -------
+    Labelled
+
+    Raises
+    ------
+    TypeError, ValueError, ImportError
+        As for `read`.
+    """
+    faults = Faults(_check_word(on_bad_line, "on_bad_line", ("error", "skip")) == "skip")
+    options = _check_collecting(like, unknown, dtype)
+    return collect([FrameSource(frame)], _check_columns(columns), faults, **options)
+
+
+def label(X: Any, row_ids: Iterable[Any] | None = None, col_ids: Iterable[Any] | None = None) -> Labelled:
+    """Return a matrix in memory together with ids of its rows and columns, for `fastfactor.fit`.
+
+    Parameters
+    ----------
+    X : array or scipy.sparse matrix
+    row_ids, col_ids : sequences, optional
+        One for each row (column): strings, UUIDs, integers or bytes, all distinct.
+
+    Returns
+    -------
+    Labelled
+
+    Raises
+    ------
+    TypeError, ValueError
+        If ids are of other types, occur twice, or are too few or too many.
+
+    Examples
+    --------
+    >>> import numpy as np, fastfactor as ff
+    >>> X = ff.io.label(np.ones((2, 3)), row_ids=["ann", "bob"], col_ids=[7, 8, 9])
+    >>> X.row_ids.tolist(), X.col_ids.tolist()
+    (['ann', 'bob'], [7, 8, 9])
+    """
+    labels = [None if ids is None else Ids.of(ids) for ids in (row_ids, col_ids)]
+    for name, ids, size in zip(("row_ids", "col_ids"), labels, X.shape, strict=True):
+        if ids is not None and len(ids) != size:
+            raise ValueError(f"{name} has {len(ids)} ids, X has shape {X.shape}")
+    return Labelled(X, X.shape, labels[0], labels[1])
+
+
+def _list_paths(path: Any) -> list[Path]:
+    single = isinstance(path, str | os.PathLike)
+    paths = [Path(each) for each in ([path] if single else path)]
+    if single and paths[0].is_dir():
+        paths = sorted(each for each in paths[0].iterdir() if FORMATS.get(each.suffix) == "parquet")
+        if not paths:
+            raise ValueError(f"path is a folder without Parquet files: {path}")
+    if not paths:
+        raise ValueError("path is an empty sequence: there is nothing to read")
+    for each in paths:
+        if not each.exists():
+            raise FileNotFoundError(2, "there is no such file", str(each))
+        if not each.is_file():
+            raise ValueError(f"path holds {each}, which is no regular file")
+    return paths
+
+
+def find_format(path: Path) -> str | None:
+    """Return the format that the name of a file stands for, if it is one."""
+    suffixes = [suffix.lower() for suffix in path.suffixes]
+    if suffixes and suffixes[-1] in _PACKED:
+        suffixes.pop()
+    return FORMATS.get(suffixes[-1]) if suffixes else None
+
+
+def _choose_format(paths: list[Path], format: Any) -> str:
+    known = tuple(dict.fromkeys(FORMATS.values()))
+    if format is not None:
+        return _check_word(format, "format", known)
+    found = {find_format(path) for path in paths}
+    if len(found) > 1:
+        raise ValueError(f"path holds files of several formats: {', '.join(sorted(map(str, found)))}")
+    kind = found.pop()
+    if kind is None:
+        raise ValueError(f"path ends in no suffix that is known: {paths[0]}; pass format=, one of {', '.join(known)}")
+    return kind
+
+
+def _check_word(value: Any, name: str, words: tuple[str, ...]) -> str:
+    if value not in words:
+        raise ValueError(f"{name} must be one of {', '.join(map(repr, words))}, got {value!r}")
+    return str(value)
+
+
+def _check_columns(columns: Any) -> tuple[str | int, ...] | None:
+    if columns is None:
+        return None
+    chosen = tuple(columns) if not isinstance(columns, str) else ()
+    if len(chosen) not in (2, 3) or not all(isinstance(c, str | int) and not isinstance(c, bool) for c in chosen):
+        raise ValueError(f"columns must be two or three names or positions (row id, column id, value), got {columns!r}")
+    if len(set(chosen)) < len(chosen):
+        raise ValueError(f"columns must differ, got {columns!r}")
+    return chosen
+
+
+def _check_collecting(like: Any, unknown: Any, dtype: Any) -> dict[str, Any]:
+    if like is not None and (getattr(like, "row_labels", None) is None or getattr(like, "col_labels", None) is None):
+        raise ValueError(f"like must have ids (a model fitted to what was read from a table), got {like!r}")
+    return {"like": like, "unknown": _check_word(unknown, "unknown", UNKNOWN), "dtype": _check_dtype(dtype)}
+
+
+def _check_dtype(dtype: Any) -> Any:
+    if dtype is None:
+        return None
+    if np.dtype(dtype) not in (np.float32, np.float64):
+        raise ValueError(f"dtype must be float32 or float64, got {dtype!r}")
+    return np.dtype(dtype)
+
+
+def _check_delimiter(delimiter: Any, default: str) -> str:
+    if delimiter is None:
+        return default
+    if not isinstance(delimiter, str) or len(delimiter.encode()) != 1:
+        raise ValueError(f"delimiter must be one ASCII character, got {delimiter!r}")
+    return delimiter
+
+
+def _refuse_given(kind: str, given: dict[str, Any]) -> None:
+    for name, value in given.items():
+        if value is not None:
+            raise ValueError(f"{name} has no meaning for a file of format {kind}, got {value!r}")
+
+
+def _open_table(path: Path, kind: str) -> Any:
+    import pyarrow
+
+    try:
+        return ParquetSource(path) if kind == "parquet" else ArrowSource(path)
+    except pyarrow.ArrowException as error:
+        raise ValueError(f"{path} is damaged or no {kind} file: {error}") from None
+
+
+def _read_matrix(path: Path, kind: str, dtype: Any) -> Labelled:
+    try:
+        if kind == "npz":
+            with open(path, "rb") as file:
+                matrix = sp.load_npz(file)
+        elif kind == "npy":
+            matrix = np.lib.format.open_memmap(path, mode="r")
+        else:
+            from scipy.io import mmread  # registers a thread pool of its own, so only where it is needed
+
+            matrix = mmread(path, spmatrix=False)
+    except (ValueError, KeyError, OSError, EOFError, OverflowError, zipfile.BadZipFile) as error:
+        raise ValueError(f"{path} is damaged or no {kind} file: {error}") from None
+    if matrix.ndim != 2:
+        raise ValueError(f"{path} holds an array of shape {matrix.shape}, not a matrix")
+    return Labelled(matrix if dtype is None else matrix.astype(_check_dtype(dtype)), matrix.shape)

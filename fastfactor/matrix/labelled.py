@@ -1,0 +1,79 @@
+"""A matrix with the ids of its rows and columns: what `fastfactor.io` reads and `fit` takes."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import scipy.sparse as sp
+from numpy.typing import NDArray
+
+from fastfactor.ids import Ids
+
+Triplets = tuple[NDArray[Any], NDArray[Any], NDArray[Any]]
+
+
+@dataclass(frozen=True, eq=False)
+class Labelled:
+    """What a file or a frame held.
+
+    Attributes
+    ----------
+    matrix : array, scipy.sparse matrix, or (rows, cols, values)
+        As it lay in the file; triplets for tables.
+    shape : (int, int)
+    row_labels, col_labels : Ids or None
+        None where the file has no ids but positions.
+    n_skipped : int
+        Bad lines that were left out.
+    n_unknown : int
+        Entries that were left out since an id of theirs is not in the model (`read(..., like=model)`).
+    """
+
+    matrix: Any
+    shape: tuple[int, int]
+    row_labels: Ids | None = None
+    col_labels: Ids | None = None
+    n_skipped: int = 0
+    n_unknown: int = 0
+
+    def __repr__(self) -> str:
+        return f"Labelled({self.shape[0]} x {self.shape[1]}, {self.n_entries} entries)"
+
+    @property
+    def row_ids(self) -> NDArray[Any] | None:
+        """The id of each row, (n_rows,); None where there are none."""
+        return None if self.row_labels is None else self.row_labels.values
+
+    @property
+    def col_ids(self) -> NDArray[Any] | None:
+        """The id of each column, (n_cols,); None where there are none."""
+        return None if self.col_labels is None else self.col_labels.values
+
+    @property
+    def n_entries(self) -> int:
+        """Stored entries: explicit zeros and duplicates count, NaN of a dense matrix does not."""
+        if isinstance(self.matrix, tuple):
+            return len(self.matrix[2])
+        if bool(sp.issparse(self.matrix)):
+            return int(self.matrix.nnz)
+        return int((~np.isnan(self.matrix)).sum())
+
+    @property
+    def triplets(self) -> Triplets:
+        """Rows, columns and values of the stored entries; of a dense matrix of those that are not NaN."""
+        if isinstance(self.matrix, tuple):
+            rows, cols, values = self.matrix
+            return rows, cols, values
+        if bool(sp.issparse(self.matrix)):
+            coo: Any = sp.coo_array(self.matrix)
+            return (*coo.coords, coo.data)
+        rows, cols = np.nonzero(~np.isnan(self.matrix))
+        return rows, cols, self.matrix[rows, cols]
+
+    def to_csr(self) -> sp.csr_array:
+        """Return the stored entries as scipy means them: duplicates summed."""
+        rows, cols, values = self.triplets
+        coo: Any = sp.coo_array((values, (rows, cols)), shape=self.shape)
+        return coo.tocsr()

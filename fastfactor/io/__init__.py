@@ -4,7 +4,25 @@ Tables (CSV, Parquet, Arrow) and frames need the extra `io`; `.npz`, `.npy` and 
 """
 
 from fastfactor.io.reading import from_frame, label, read
-from fastfactor.io.writing import write_factors, write_predictions, write_recommendations
+from fastfactor.io.writing import (
+    exclude_from,
+    write_factors,
+    write_neighbours,
+    write_predictions,
+    write_recommendations,
+    write_svd,
+)
 from fastfactor.matrix.labelled import Labelled
 
-__all__ = ["Labelled", "from_frame", "label", "read", "write_factors", "write_predictions", "write_recommendations"]
+__all__ = [
+    "Labelled",
+    "exclude_from",
+    "from_frame",
+    "label",
+    "read",
+    "write_factors",
+    "write_neighbours",
+    "write_predictions",
+    "write_recommendations",
+    "write_svd",
+]

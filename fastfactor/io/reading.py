@@ -31,6 +31,7 @@ FORMATS = {
     ".mtx": "mtx",
 }
 _PACKED = (".gz", ".bz2", ".zst", ".lz4")
+TABLES = ("parquet", "arrow", "csv", "tsv")
 _MATRICES = ("npz", "npy", "mtx")
 Path_ = str | os.PathLike[str]
 

@@ -15,10 +15,9 @@ from numpy.typing import ArrayLike, NDArray
 
 from fastfactor.ids import Ids
 from fastfactor.io.arrow import load_pyarrow, to_arrow
-from fastfactor.io.reading import Path_, find_format
+from fastfactor.io.reading import TABLES, Path_, find_format
 from fastfactor.matrix.labelled import Labelled
 
-TABLES = ("parquet", "arrow", "csv", "tsv")
 SIDES = ("rows", "cols")
 _ROWS = 1 << 16  # of a model, handled at a time
 _PAIRS = 1 << 20
@@ -74,9 +73,40 @@ def write_recommendations(
 
 
 def write_neighbours(
-    path: Path_, model: Any, places: ArrayLike | None, n: int, side: str, n_threads: int | None = None
+    path: Path_,
+    model: Any,
+    places: ArrayLike | None = None,
+    n: int = 10,
+    side: str = "rows",
+    n_threads: int | None = None,
 ) -> int:
-    """Write the n most similar rows (or columns) of each: columns row (col), neighbour, place (from 1), cosine."""
+    """Write the n most similar rows (or columns) of each to a table: row (or col), neighbour, place (from 1), cosine.
+
+    Parameters
+    ----------
+    path : path
+        `.parquet`, `.arrow`, `.csv` or `.tsv`. A file that is there is replaced when all is written.
+    model : Factorization
+    places : integers, optional
+        Positions of the rows (columns) to find neighbours of; all by default.
+    n : int
+        How many neighbours.
+    side : {"rows", "cols"}
+    n_threads : int, optional
+        At most this many; the result does not depend on it.
+
+    Returns
+    -------
+    int
+        Lines written.
+
+    Raises
+    ------
+    TypeError, ValueError, IndexError
+        As for `Factorization.similar_rows`, or if the format is not known.
+    OSError
+        If the file cannot be written; what was there before is then still there.
+    """
     axis = SIDES.index(_check_side(side))
     chosen = np.arange(model.shape[axis]) if places is None else np.ravel(places)
     find = (model.similar_rows, model.similar_cols)[axis]
@@ -193,8 +223,47 @@ def write_factors(path: Path_, model: Any, side: str = "rows") -> None:
             write(pa.table({"id": spell(part), "bias": pa.array(bias[part]), **factors}))
 
 
+def write_svd(folder: Path_, result: Any, X: Labelled) -> None:
+    """Write U.npy, s.npy and Vt.npy, and the ids of X, if it has some, to row_ids.parquet and col_ids.parquet.
+
+    Parameters
+    ----------
+    folder : path
+        Made if it does not exist. Files of these names are replaced, each when it is written.
+    result : SVDResult
+    X : Labelled
+        What was decomposed.
+
+    Raises
+    ------
+    OSError
+        If the folder cannot be written.
+    """
+    where = Path(folder)
+    where.mkdir(parents=True, exist_ok=True)
+    for name in ("U", "s", "Vt"):
+        with _replacing(where / f"{name}.npy") as temporary, open(temporary, "wb") as file:
+            np.save(file, getattr(result, name), allow_pickle=False)
+    for name, ids in (("row_ids", X.row_labels), ("col_ids", X.col_labels)):
+        if ids is not None:
+            with _table(where / f"{name}.parquet") as write:
+                write(load_pyarrow().table({"id": to_arrow(ids)}))
+
+
 def exclude_from(exclude: Any, shape: tuple[int, int]) -> Any:
-    """Return what `Factorization.recommend` takes, of what was read: without rows and columns that the model lacks."""
+    """Return what `Factorization.recommend` takes as `exclude`.
+
+    Parameters
+    ----------
+    exclude : Labelled, or anything else
+        What was read loses the rows and columns that the model does not have; anything else is returned as it is.
+    shape : (int, int)
+        Of the model.
+
+    Returns
+    -------
+    csr_array of bool, of that shape
+    """
     if not isinstance(exclude, Labelled):
         return exclude
     rows, cols, _ = exclude.triplets

@@ -1,0 +1,200 @@
+"""Commands that compute: fit, svd, warmup."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import click
+import numpy as np
+
+from fastfactor.cli import inputs
+from fastfactor.cli.outcomes import Code, Failure, Talk, failing_with
+from fastfactor.cli.progress import Progress
+from fastfactor.cli.stopping import Stopping
+
+LOSSES = ("squared", "absolute", "huber", "logistic", "poisson")
+
+
+class Number(click.ParamType[Any]):
+    """A number, or a word that stands for one."""
+
+    name = "number"
+
+    def __init__(self, word: str) -> None:
+        self.word = word
+
+    def convert(self, value: Any, param: Any, ctx: Any) -> Any:
+        """Return a float, or the word."""
+        if value == self.word or isinstance(value, float):
+            return value
+        try:
+            return float(value)
+        except ValueError:
+            self.fail(f"{value!r} is neither a number nor {self.word!r}", param, ctx)
+
+
+@click.command()
+@inputs.input_argument
+@click.argument("model", type=click.Path(file_okay=False, path_type=Path))
+@click.option("--rank", type=click.IntRange(min=1), default=32, show_default=True, help="Columns of the factors.")
+@click.option("--unobserved", type=click.Choice(["missing", "zero"]), default="missing", show_default=True)
+@click.option("--loss", type=click.Choice(LOSSES), default="squared", show_default=True)
+@click.option("--regularization", type=Number("auto"), default="auto", show_default=True, help="Penalty per entry.")
+@click.option("--learning-rate", type=Number("auto"), default="auto", show_default=True)
+@click.option("--biases/--no-biases", default=None, help="Offsets of rows and columns; by default for 'missing'.")
+@click.option("--nonnegative", is_flag=True, help="Keep the factors at 0 or above.")
+@click.option("--max-epochs", type=click.IntRange(min=1), help="By default until it stops getting better.")
+@click.option(
+    "--validation", type=Number("none"), help="Share of entries held out of the fit; none: fit all, judge none."
+)
+@click.option("--duplicates", type=click.Choice(["error", "sum", "mean", "last"]), default="error", show_default=True)
+@click.option("--dtype", type=click.Choice(["float32", "float64"]), help="Precision.")
+@click.option("--init", type=click.Path(exists=True, file_okay=False, path_type=Path), help="A model to start from.")
+@click.option("--max-seconds", type=click.FloatRange(min=0, min_open=True), help="Stop the fit after about this time.")
+@inputs.threading
+@inputs.seeding
+@inputs.reading
+@inputs.talking
+def fit(inputs_: Sequence[Path], model: Path, as_json: bool, quiet: bool, **options: Any) -> int:
+    """Fit a model to INPUT (a table of row id, column id, value, or a matrix file) and save it to the folder MODEL.
+
+    On SIGINT or SIGTERM the fit ends after the running epoch, and the model so far is saved.
+    """
+    talk = Talk(as_json, quiet)
+    init = None if options["init"] is None else inputs.load(options["init"])
+    started = time.perf_counter()
+    has_ids = init is not None and init.row_labels is not None
+    X = inputs.read(inputs_, options, **({"like": init} if has_ids else {}))
+    read_in = time.perf_counter()
+    talk.log(f"read {X.n_entries:,} entries, {X.shape[0]:,} x {X.shape[1]:,}, in {read_in - started:.1f} s")
+    stopping = Stopping()
+    with stopping:
+        fitted, was_stopped = _fit(X, init, options, talk, stopping)
+        done = time.perf_counter()
+        with failing_with(Code.FAILED):
+            fitted.save(model)
+    saved = time.perf_counter()
+    history = fitted.history
+    talk.result(
+        {
+            "model": str(model),
+            "shape": list(fitted.shape),
+            "rank": fitted.rank,
+            "entries": X.n_entries,
+            "skipped_lines": X.n_skipped,
+            "epochs": len(history["epoch"]),
+            **{name: float(history[name][-1]) for name in ("train_loss", "validation_loss") if len(history[name])},
+            "regularization": fitted.selection.get("regularization"),
+            "seconds": {"read": read_in - started, "fit": done - read_in, "save": saved - done},
+            "stopped": was_stopped,
+        }
+    )
+    return Code.STOPPED if was_stopped else Code.DONE
+
+
+def _fit(X: Any, init: Any, options: dict[str, Any], talk: Talk, stopping: Stopping) -> tuple[Any, bool]:
+    """Return the model, and whether a signal ended the fit."""
+    from fastfactor.api import fit as fit_model
+    from fastfactor.exceptions import DivergenceError
+
+    n_entries = X.shape[0] * X.shape[1] if options["unobserved"] == "zero" else X.n_entries
+    was_stopped = False
+    given = ("rank", "unobserved", "loss", "regularization", "learning_rate", "nonnegative", "max_epochs", "duplicates")
+    chosen = {name: options[name] for name in (*given, "dtype", "max_seconds", "seed")}
+    with Progress(talk, n_entries, options["max_epochs"], options["max_seconds"]) as progress:
+
+        def callback(epoch: Any) -> bool:
+            nonlocal was_stopped
+            was_stopped = stopping.check()  # first, so that who sees an epoch can rely on a model
+            progress.show(epoch)
+            return was_stopped
+
+        try:
+            with failing_with(Code.BAD_INPUT):
+                fitted = fit_model(
+                    X,
+                    **chosen,
+                    biases="auto" if options["biases"] is None else options["biases"],
+                    validation=False if options["validation"] == "none" else options["validation"],
+                    init=init,
+                    n_threads=options["threads"],
+                    callback=callback,
+                )
+        except DivergenceError as error:
+            raise Failure(Code.DIVERGED, str(error)) from error
+    return fitted, was_stopped
+
+
+@click.command()
+@inputs.input_argument
+@click.argument("output", type=click.Path(file_okay=False, path_type=Path))
+@click.option("-k", "--rank", "k", type=click.IntRange(min=1), default=6, show_default=True, help="Singular triplets.")
+@inputs.reading
+@inputs.talking
+def svd(inputs_: Sequence[Path], output: Path, k: int, as_json: bool, quiet: bool, **options: Any) -> int:
+    """Write the truncated SVD of INPUT to the folder OUTPUT: U.npy, s.npy and Vt.npy. What is not stored is 0.
+
+    Where INPUT has ids, row_ids.parquet and col_ids.parquet hold them in the order of the positions.
+    """
+    from fastfactor import decomposition, io
+
+    talk = Talk(as_json, quiet)
+    X = inputs.read(inputs_, options)
+    matrix = X.to_csr() if isinstance(X.matrix, tuple) else X.matrix
+    started = time.perf_counter()
+    with failing_with(Code.BAD_INPUT):
+        result = decomposition.svd(matrix, k)
+    seconds = time.perf_counter() - started
+    with failing_with(Code.FAILED):
+        io.write_svd(output, result, X)
+    talk.result(
+        {
+            "output": str(output),
+            "shape": X.shape,
+            "singular_values": result.s,
+            "largest_residual": result.residuals.max(),
+            "converged": result.converged,
+            "seconds": seconds,
+        }
+    )
+    return Code.DONE
+
+
+@click.command()
+@click.option("--rank", "ranks", type=click.IntRange(min=1), multiple=True, default=(32,), show_default=True)
+@click.option("--loss", type=click.Choice(LOSSES), default="squared", show_default=True)
+@click.option("--dtype", type=click.Choice(["float32", "float64"]), default="float32", show_default=True)
+@inputs.threading
+@inputs.talking
+def warmup(ranks: Sequence[int], loss: str, dtype: str, threads: int | None, as_json: bool, quiet: bool) -> int:
+    """Compile what a fit, predictions and recommendations need, so that the first job of the day does not wait for it.
+
+    Compiled kernels are kept on disk, for each rank, loss and dtype: give those that the jobs use.
+    """
+    from fastfactor.api import fit as fit_model
+
+    talk = Talk(as_json, quiet)
+    rng = np.random.default_rng(0)
+    rows, cols = np.nonzero(rng.random((60, 40)) < 0.5)
+    values = (rng.random(len(rows)) < 0.5).astype(np.float32)  # fits the domain of every loss
+    seconds = {}
+    for rank in ranks:
+        started = time.perf_counter()
+        for validation in (0.2, False):
+            options: dict[str, Any] = {
+                "loss": loss,
+                "dtype": dtype,
+                "validation": validation,
+                "n_threads": threads,
+                "max_epochs": 1,
+            }
+            model = fit_model((rows, cols, values), rank, regularization=0.1, **options)
+        model.predict([0], [0])
+        model.recommend([0], 1)
+        seconds[str(rank)] = time.perf_counter() - started
+        talk.log(f"rank {rank}: {seconds[str(rank)]:.1f} s")
+    talk.result({"seconds": seconds, "loss": loss, "dtype": dtype})
+    return Code.DONE

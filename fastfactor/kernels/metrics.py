@@ -6,73 +6,59 @@ import numpy as np
 from numba import prange
 
 from fastfactor.kernels.compiling import kernel, parallel_kernel
+from fastfactor.kernels.topn import is_seen
 
 
 @kernel
-def is_among(indices, start, stop, c):
-    """Whether c is in indices[start:stop], which ascend (binary search)."""
-    lo, hi = start, stop
-    while lo < hi:
-        middle = (lo + hi) // 2
-        if indices[middle] < c:
-            lo = middle + 1
-        else:
-            hi = middle
-    return lo < stop and indices[lo] == c
-
-
-@kernel
-def count_unusual(ranked, n_cols):
-    """Return how often `ranked` holds a column twice, and how often one from `n_cols` on."""
-    twice, outside = 0, 0
+def holds_twice(ranked):
+    """Whether a column, which is not negative, occurs twice in `ranked`."""
     ascending = np.sort(ranked)
-    for i in range(len(ascending)):
-        c = ascending[i]
-        outside += c >= n_cols
-        twice += i > 0 and c >= 0 and c == ascending[i - 1]
-    return twice, outside
+    return ((ascending[1:] == ascending[:-1]) & (ascending[1:] >= 0)).any()
 
 
 @parallel_kernel
-def score_lists(lists, k, indptr, indices, n_cols, gains, scores, faults):
+def score_lists(lists, k, relevant, gains, scores, faults):
     """Judge the first k columns of each list by the columns that are relevant to its row.
 
     Parameters
     ----------
     lists : (n, width) integer array
         Negative: no column.
-    indptr, indices : arrays
-        Relevant columns of each row in CSR form, ascending.
+    relevant : topn.Seen
+        Relevant columns of each row.
     gains : (k,) float64 array
         gains[i] is what a relevant column at position i brings.
     scores : (n, 2) float64 array
         Written: the share of relevant columns found; the gains of those found, over the most they could be.
-    faults : (n, 2) int64 array
-        Written: columns listed twice; columns outside.
+    faults : (n,) bool array
+        Written: whether a column is listed twice.
     """
     for r in prange(len(lists)):
         ranked = lists[r, :k]
-        faults[r, 0], faults[r, 1] = count_unusual(ranked, n_cols)
-        start, stop = np.int64(indptr[r]), np.int64(indptr[r + 1])
+        faults[r] = holds_twice(ranked)
+        n_relevant = relevant.stops[r] - relevant.starts[r]
         found, gained, best = 0, 0.0, 0.0
         for i in range(len(ranked)):
-            if ranked[i] >= 0 and is_among(indices, start, stop, ranked[i]):
+            if ranked[i] >= 0 and is_seen(relevant, r, ranked[i]):
                 found += 1
                 gained += gains[i]
-        for i in range(min(k, stop - start)):
+        for i in range(min(k, n_relevant)):
             best += gains[i]
-        scores[r, 0] = found / max(stop - start, 1)
+        scores[r, 0] = found / max(n_relevant, 1)
         scores[r, 1] = gained / best if best > 0 else 0.0
 
 
 @parallel_kernel
-def sum_errors(actual, predicted, sums):
-    """Write sums of |actual - predicted| and of its square over each of len(sums) equal slices, (slices, 2)."""
+def sum_errors(actual, predicted, zero, sums):
+    """Write sums of |actual - predicted| and of its square over each of len(sums) equal slices, (slices, 2).
+
+    `zero` is that of the type to compute in.
+    """
     n, n_slices = len(actual), len(sums)
     for s in prange(n_slices):
         total, square = 0.0, 0.0
         for i in range(s * n // n_slices, (s + 1) * n // n_slices):
-            e = abs(actual[i] - predicted[i])
+            e = abs((actual[i] + zero) - (predicted[i] + zero))
             total += e
             square += e * e
         sums[s, 0], sums[s, 1] = total, square

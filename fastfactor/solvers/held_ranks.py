@@ -81,7 +81,8 @@ class HeldRanks:
         """
         seen = Seen(rest.indices, rest.indptr[self.rows], rest.indptr[self.rows + 1])
         lists, _ = select_top(factors.U, factors.V, self.rows, seen, LENGTH, None)
-        scores, faults = np.empty((len(lists), 2)), np.empty((len(lists), 2), np.int64)
+        scores, faults = np.empty((len(lists), 2)), np.empty(len(lists), np.bool_)
         gains = 1 / np.log2(np.arange(2.0, LENGTH + 2))
-        launch(score_lists, lists, LENGTH, self.indptr, self.indices, len(factors.V), gains, scores, faults)
+        relevant = Seen(self.indices, self.indptr[:-1], self.indptr[1:])
+        launch(score_lists, lists, LENGTH, relevant, gains, scores, faults)
         return float(scores[:, 1].mean())

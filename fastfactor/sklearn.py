@@ -16,7 +16,6 @@ from sklearn.utils.validation import check_array, check_is_fitted, validate_data
 
 from fastfactor.api import fit
 from fastfactor.decomposition import pca, svd
-from fastfactor.folding import fold_in_rows
 
 __all__ = ["PCA", "MatrixFactorization", "RatingRegressor", "TruncatedSVD"]
 
@@ -195,18 +194,12 @@ class MatrixFactorization(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Bas
     def transform(self, X: Any) -> Array:
         """Return the factors of the rows of X against the fitted V, (n_samples, n_components)."""
         check_is_fitted(self)
-        X = self._validate(X, reset=False)
-        chosen = self.model_.selection.get("regularization", 0.0)
-        penalty = float(np.ravel(chosen)[0]) if self.unobserved == "missing" else self._dense_penalty()
-        return fold_in_rows(self.model_.V, X, penalty, self.unobserved)
+        return self.model_.transform(self._validate(X, reset=False), n_threads=self.n_threads)
 
     def inverse_transform(self, X: Any) -> Array:
         """Return the matrix that factors stand for, (n_samples, n_features)."""
         check_is_fitted(self)
         return np.asarray(check_array(X, dtype=_FLOATS) @ self.components_)
-
-    def _dense_penalty(self) -> float:
-        return 0.0 if isinstance(self.regularization, str) else float(np.ravel(self.regularization)[0])
 
     def _validate(self, X: Any, reset: bool) -> Any:
         finite: Any = "allow-nan" if self.unobserved == "missing" else True

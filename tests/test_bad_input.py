@@ -233,6 +233,6 @@ def test_equal_values_warn_and_name_weak(values):
 
 
 def test_slow_dense_fit_warns_before_it_starts(monkeypatch):
-    monkeypatch.setattr("fastfactor.api._SLOW_DENSE_WORK", 10)
+    monkeypatch.setattr("fastfactor.problems._SLOW_DENSE_WORK", 10)
     with pytest.warns(UserWarning, match=r"2 x 3.* s on.*fastfactor\.svd"):
         ff.fit(dense(1.0), 8, unobserved="zero", max_epochs=1)

@@ -66,7 +66,12 @@ class _Fold:
     def is_ridge(self) -> bool:
         """Whether a row's problem is a ridge problem of real numbers."""
         is_real = self.model.U.dtype.kind != "c"
-        return self.loss == "squared" and is_real and self.recipe.l1 == 0 and self.recipe.least < 0
+        return self.loss == "squared" and is_real and not self.has_prox
+
+    @property
+    def has_prox(self) -> bool:
+        """Whether rows have an L1 penalty, or signs."""
+        return self.recipe.l1 > 0 or self.recipe.nonnegative[0]
 
     @property
     def has_zeros(self) -> bool:
@@ -140,8 +145,9 @@ class _Fold:
         squares = (np.abs(V) ** 2).sum(axis=1) + recipe.biases
         place = None if recipe.place is None else np.array(recipe.place, real)
         proxes = None
-        if recipe.l1 or recipe.least == 0:
-            proxes = np.tile([0.0, 0.0, recipe.least, -np.inf], (len(_RATES), 1))
+        if self.has_prox:
+            least = 0.0 if recipe.nonnegative[0] else -np.inf
+            proxes = np.tile([0.0, 0.0, least, -np.inf], (len(_RATES), 1))
             proxes[:, 0] = recipe.l1 * _RATES
         schedule = _RATES.astype(real), None if proxes is None else proxes.astype(real)
         reg = self.penalise(X).astype(real)

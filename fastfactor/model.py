@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from fastfactor.ids import Ids
+from fastfactor.incremental import Incremental
 from fastfactor.kernels.losses import LOSSES, Loss
 from fastfactor.kernels.predict import predict_pairs
 from fastfactor.kernels.simd import Spec, Static
@@ -22,7 +23,7 @@ from fastfactor.threads import launch
 
 
 @dataclass(frozen=True)
-class Factorization:
+class Factorization(Incremental):
     """A fitted low-rank model, X_rc ~ link(mean + row_bias_r + col_bias_c + sum_q U_rq conj(V_cq)).
 
     The link is the identity but for loss="logistic" (1 / (1 + exp(-p)), a probability) and "poisson" (exp(p), a mean).
@@ -205,62 +206,6 @@ class Factorization:
         block += self.row_bias[positions, None]
         block += self.col_bias + self.mean
         return self._link(block)
-
-    def transform(self, X_new: Any, *, n_threads: int | None = None) -> NDArray[Any]:
-        """Return the factors of new rows against the fitted V: what a fit would give them if no column moved.
-
-        Parameters
-        ----------
-        X_new : array, scipy.sparse matrix, or (rows, cols, values)
-            Shape (n_new, n_cols), read as the fit read X: what is not stored is unknown, 0, or a zero of small weight.
-        n_threads : int, optional
-            At most this many; by default all that the process may use. The result does not depend on it.
-
-        Returns
-        -------
-        (n_new, rank) array
-            Of the dtype of U. With biases they belong to the offset that `fold_in` gives beside them. Exact for the
-            squared loss of real numbers without L1 penalty and signs, else by descent on the row's entries alone. Where
-            the best factors are not unique the shortest; zeros for rows without entries.
-
-        Raises
-        ------
-        TypeError, ValueError
-            If X_new is bad, has another number of columns or values that the loss is not defined for.
-
-        Examples
-        --------
-        >>> import numpy as np, fastfactor as ff
-        >>> A = np.outer([1.0, 2.0, 3.0], [1.0, 2.0])
-        >>> model = ff.fit(A, rank=1, unobserved="zero", max_epochs=400)
-        >>> bool(np.allclose(model.transform(A[1:2]) @ model.V.T, [[2, 4]], atol=0.05))
-        True
-        """
-        return self.fold_in(X_new, n_threads=n_threads).U
-
-    def fold_in(self, X_new: Any, *, n_threads: int | None = None) -> Factorization:
-        """Return a model of new rows beside the fitted columns: factors, offsets, predictions, recommendations.
-
-        Parameters
-        ----------
-        X_new : array, scipy.sparse matrix, or (rows, cols, values)
-            As for `transform`.
-        n_threads : int, optional
-            As for `transform`.
-
-        Returns
-        -------
-        Factorization
-            Of shape (n_new, n_cols); V, mean and col_bias are this model's, history and selection are empty.
-
-        Raises
-        ------
-        TypeError, ValueError
-            As for `transform`.
-        """
-        from fastfactor.folding import fold_in
-
-        return fold_in(self, X_new, n_threads)
 
     def svd(self, include_biases: bool = False) -> SVDResult:
         """Return the singular value decomposition of the fitted U V^H (for completion that is not the SVD of X).

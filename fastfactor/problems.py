@@ -66,7 +66,7 @@ def fit_zero(
     shift, scale = standard.labels
     A = A / real(scale) if shift == 0 else (A - real(shift)) / real(scale)
     fitted = fit_dense(np.ascontiguousarray(A, computed), options, task)
-    recipe = asdict(Recipe.of("zero", options, standard, (options.penalty or (0.0,))[0]))
+    recipe = asdict(Recipe.of("zero", options, standard, options.penalty or (0.0, 0.0)))
     return as_model(fitted, task, np.arange(A.shape[0]), np.arange(A.shape[1]), recipe)
 
 
@@ -101,7 +101,7 @@ def fit_missing(
         weights = weights / mean_weight
     task = Task.of(options, computed, standard, as_start(init, observed.shape, computed))
     fitted, grid = fit_observed(observed, _check_validation(validation, observed, task), options, task, weights)
-    penalty = fitted.selection["regularization"][0]
+    penalty = fitted.selection["regularization"]
     described = Recipe.of("missing", options, standard, penalty, weight=mean_weight)
     by_frequency = fitted.selection["scaled_by_frequency"]
     recipe = described.scaled_by_frequency(np.diff(observed.indptr)) if by_frequency else asdict(described)
@@ -129,7 +129,7 @@ def fit_positives(
     positives = Positives.of(store_rows(observed.indptr, observed.indices, ones, weights, computed), observed.shape[1])
     fitted = fit_weak(positives, others, task, search=search)
     chosen = fitted.selection["unobserved_weight"]
-    recipe = asdict(Recipe.of("weak", options, task.standard, fitted.selection["regularization"][0], others=chosen))
+    recipe = asdict(Recipe.of("weak", options, task.standard, fitted.selection["regularization"], others=chosen))
     return as_model(fitted, task, np.arange(observed.shape[0]), np.arange(observed.shape[1]), recipe)
 
 

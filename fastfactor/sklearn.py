@@ -12,10 +12,11 @@ from sklearn import decomposition
 from sklearn.base import BaseEstimator, ClassNamePrefixFeaturesOutMixin, RegressorMixin, TransformerMixin
 from sklearn.utils import check_random_state
 from sklearn.utils.sparsefuncs import mean_variance_axis
-from sklearn.utils.validation import check_array, check_is_fitted, validate_data
+from sklearn.utils.validation import _check_sample_weight, check_array, check_is_fitted, validate_data
 
 from fastfactor.api import fit
 from fastfactor.decomposition import pca, svd
+from fastfactor.matrix.inputs import is_sparse
 
 __all__ = ["PCA", "MatrixFactorization", "RatingRegressor", "TruncatedSVD"]
 
@@ -174,8 +175,11 @@ class MatrixFactorization(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Bas
         self.random_state = random_state
         self.n_threads = n_threads
 
-    def fit(self, X: Any, y: Any = None) -> MatrixFactorization:
-        """Fit to X of shape (n_samples, n_features), dense or sparse; y is ignored."""
+    def fit(self, X: Any, y: Any = None, sample_weight: Any = None) -> MatrixFactorization:
+        """Fit to X of shape (n_samples, n_features), dense or sparse; y is ignored.
+
+        `sample_weight` (n_samples,) weighs the entries of each row, for unobserved="missing".
+        """
         X = self._validate(X, reset=True)
         self.model_ = fit(
             X,
@@ -184,12 +188,38 @@ class MatrixFactorization(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Bas
             regularization=self.regularization,
             biases=False,
             max_epochs=self.max_epochs,
+            sample_weight=self._spread(sample_weight, X),
             seed=_draw_seed(self.random_state),
             n_threads=self.n_threads,
             dtype=X.dtype,
         )
         self.components_ = self.model_.V.T
         return self
+
+    def partial_fit(self, X: Any, y: Any = None) -> MatrixFactorization:
+        """Go on with more samples: they are fitted to the components, then both for some epochs; y is ignored.
+
+        `model_` holds the samples of this call only. The first call is a `fit`.
+        """
+        if not hasattr(self, "model_"):
+            return self.fit(X)
+        X = self._validate(X, reset=False)
+        seed = _draw_seed(self.random_state)
+        folded = self.model_.fold_in(X, n_threads=self.n_threads)
+        self.model_ = folded.partial_fit(X, seed=seed, n_threads=self.n_threads)
+        self.components_ = self.model_.V.T
+        return self
+
+    def _spread(self, sample_weight: Any, X: Any) -> Any:
+        """Return a weight for each entry of X from one for each row."""
+        if sample_weight is None:
+            return None
+        if self.unobserved == "zero":
+            raise ValueError("sample_weight needs unobserved='missing', got unobserved='zero'")
+        weights = _check_sample_weight(sample_weight, X)
+        if not is_sparse(X):
+            return np.broadcast_to(weights[:, None], X.shape)
+        return sp.csr_array((np.repeat(weights, np.diff(X.indptr)), X.indices, X.indptr), shape=X.shape)
 
     def transform(self, X: Any) -> Array:
         """Return the factors of the rows of X against the fitted V, (n_samples, n_components)."""

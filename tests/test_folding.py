@@ -87,8 +87,8 @@ def test_implicit_feedback_finds_its_own_rows(truth):
     gradient = (W * (X[:9] - U @ model.V.T)) @ model.V
     np.testing.assert_allclose(gradient, model.selection["regularization"][0] * W.sum(axis=1)[:, None] * U, atol=1e-9)
     np.testing.assert_allclose(U @ model.V.T, model.reconstruct(np.arange(9)), atol=5e-3)
-    cols, _ = model.fold_in(X[:3]).recommend([0, 1, 2], 5)
-    np.testing.assert_array_equal(cols, model.recommend([0, 1, 2], 5)[0])
+    cols, _ = model.fold_in(X[3:6]).recommend([0, 1, 2], 5)
+    np.testing.assert_array_equal(cols, model.recommend([3, 4, 5], 5)[0])
 
 
 def objective(model, X, penalty, loss):

@@ -161,7 +161,10 @@ class Factorization(Incremental):
         out = np.empty(len(rows), self.U.dtype)
         lanes = next(n for n in (16, 8, 4, 2, 1) if self.rank % n == 0)
         factors = Factors(self.U, self.V, self.row_bias, self.col_bias)
-        launch(predict_pairs, factors, rows, cols, out, Static(Spec(lanes, False, "squared", True)))
+        launch(predict_pairs, factors, rows, cols, out, Static(Spec(lanes, False, "squared", False)))
+        # Here and not in the kernel, whose sums of single numbers have another order when it comes from the disk cache.
+        out += self.row_bias[rows]
+        out += self.col_bias[cols]
         out += self.mean
         return self._link(out).reshape(shape)
 

@@ -30,6 +30,7 @@ def fold_rows(factors, stored, regs, squares, n_updates, schedule, place, static
     factors : Factors
         U and row_bias are written.
     stored : ridge.Stored
+        Weights are not looked at: they are 1.
     regs : (n_rows,) real array
         L2 penalty per entry.
     squares : (n_cols,) real array
@@ -54,4 +55,4 @@ def fold_rows(factors, stored, regs, squares, n_updates, schedule, place, static
                 for e in range(i, j):
                     c = stored.indices[e]
                     rate = rates[at] / (regs.dtype.type(1) + rates[at] * squares[c])
-                    fold_entry(factors, r, c, stored.values[e], rate, shrink, place, at_or_none(proxes, at), static)
+                    fold_entry(factors, r, c, stored.targets[e], rate, shrink, place, at_or_none(proxes, at), static)

@@ -13,10 +13,12 @@ from __future__ import annotations
 
 from typing import Any, NamedTuple
 
+import numpy as np
 from numba import prange
 
 from fastfactor.kernels.compiling import kernel, parallel_kernel
-from fastfactor.kernels.simd import load, store, total, zeros
+from fastfactor.kernels.fused import muladd, sum_up
+from fastfactor.kernels.simd import load, store, zeros
 from fastfactor.kernels.update import n_chunks
 
 # Rows of a thread's scratch matrix.
@@ -31,14 +33,15 @@ class Stored(NamedTuple):
     ----------
     indptr : (n_rows + 1,) int64 array
     indices : (n_entries,) integer array
-    values, weights : (n_entries,) arrays of the dtype of the factors
+    targets, weights : (n_entries,) arrays of the dtype of the factors
+        Weight times value, and weight.
     starts : (n_slices + 1,) int64 array
         Rows that one thread solves one after the other; from the matrix alone.
     """
 
     indptr: Any
     indices: Any
-    values: Any
+    targets: Any
     weights: Any
     starts: Any
 
@@ -73,8 +76,8 @@ def project(V, cols, M, r, p, static):
     for i in range(len(cols)):
         products = zeros(V, static)
         for k in range(n_chunks(V, static)):
-            products = products + load(V, cols[i], k, static) * load(M, r, k, static)
-        p[i] = total(products)
+            products = muladd(load(V, cols[i], k, static), load(M, r, k, static), products)
+        p[i] = sum_up(products)
 
 
 @kernel
@@ -83,7 +86,7 @@ def combine(V, cols, p, S, target, static):
     for k in range(n_chunks(V, static)):
         acc = load(S, target, k, static)
         for i in range(len(cols)):
-            acc = acc + p[i] * load(V, cols[i], k, static)
+            acc = muladd(p[i], load(V, cols[i], k, static), acc)
         store(S, target, k, acc, static)
 
 
@@ -91,7 +94,7 @@ def combine(V, cols, p, S, target, static):
 def multiply(S, a, M, r, target, static):
     """S[target] = S[a] * M[r], number by number."""
     for k in range(n_chunks(S, static)):
-        store(S, target, k, load(S, a, k, static) * load(M, r, k, static), static)
+        store(S, target, k, muladd(load(S, a, k, static), load(M, r, k, static), zeros(S, static)), static)
 
 
 @kernel
@@ -99,15 +102,15 @@ def inner(S, a, b, static):
     """Return S[a] . S[b]."""
     products = zeros(S, static)
     for k in range(n_chunks(S, static)):
-        products = products + load(S, a, k, static) * load(S, b, k, static)
-    return total(products)
+        products = muladd(load(S, a, k, static), load(S, b, k, static), products)
+    return sum_up(products)
 
 
 @kernel
 def add_to(M, r, factor, S, source, static):
     """M[r] += factor * S[source]."""
     for k in range(n_chunks(M, static)):
-        store(M, r, k, load(M, r, k, static) + factor * load(S, source, k, static), static)
+        store(M, r, k, muladd(factor, load(S, source, k, static), load(M, r, k, static)), static)
 
 
 @kernel
@@ -118,17 +121,20 @@ def store_row(M, r, S, source, static):
 
 
 @kernel
-def begin(U, r, V, cols, values, weights, ridge, S, p, static):
-    """Set up the row's diagonal and its residual at U_r. Return the loss of its stored entries, others' taken off."""
+def begin(U, r, V, cols, targets, weights, ridge, S, p, static):
+    """Set up the row's diagonal and its residual at U_r. Return what depends on U_r in the loss of its stored entries.
+
+    No sum here has two products, for the reason that kernels/fused.py gives.
+    """
     w, loss = ridge.others, 0.0
     for k in range(U.shape[1]):
         S[CURVATURE, k] = w * ridge.curvature[k] + ridge.reg[r]
         S[INVERSE, k] = U.dtype.type(1) / S[CURVATURE, k] if S[CURVATURE, k] > 0 else U.dtype.type(1)
     project(V, cols, U, r, p, static)
     for i in range(len(cols)):
-        e = values[i] - p[i]
-        loss += weights[i] * e * e - w * p[i] * p[i]
-        p[i] = weights[i] * e + w * p[i]
+        excess = weights[i] - w
+        loss += np.float64(p[i] * (excess * p[i] - (targets[i] + targets[i])))
+        p[i] = targets[i] - excess * p[i]
     multiply(S, CURVATURE, U, r, PRODUCT, static)
     for k in range(n_chunks(U, static)):
         store(S, RESIDUAL, k, zeros(U, static) - load(S, PRODUCT, k, static), static)
@@ -137,9 +143,9 @@ def begin(U, r, V, cols, values, weights, ridge, S, p, static):
 
 
 @kernel
-def solve_row(U, r, V, cols, values, weights, ridge, n_steps, S, p, static):
+def solve_row(U, r, V, cols, targets, weights, ridge, n_steps, S, p, static):
     """Take steps of preconditioned conjugate gradients from U_r on. Return what `begin` does: the loss before."""
-    loss = begin(U, r, V, cols, values, weights, ridge, S, p, static)
+    loss = begin(U, r, V, cols, targets, weights, ridge, S, p, static)
     multiply(S, INVERSE, S, RESIDUAL, DIRECTION, static)
     square = inner(S, RESIDUAL, DIRECTION, static)
     least = max(ridge.tol * square, ridge.least)
@@ -154,8 +160,9 @@ def solve_row(U, r, V, cols, values, weights, ridge, n_steps, S, p, static):
         bend = inner(S, DIRECTION, PRODUCT, static)
         if not bend > ridge.least:
             break
-        add_to(U, r, square / bend, S, DIRECTION, static)
-        add_to(S, RESIDUAL, -square / bend, S, PRODUCT, static)
+        step = square / bend
+        add_to(U, r, step, S, DIRECTION, static)
+        add_to(S, RESIDUAL, -step, S, PRODUCT, static)
         multiply(S, INVERSE, S, RESIDUAL, PRODUCT, static)
         before, square = square, inner(S, RESIDUAL, PRODUCT, static)
         for k in range(n_chunks(S, static)):
@@ -181,7 +188,7 @@ def solve_rows(U, V, stored, ridge, n_steps, scratch, probes, losses, static):
     probes : (n_entries,) array
         Scratch.
     losses : (n_slices,) float64 array
-        Written: sum_stored weight (x - p)^2 - w p^2 of the rows of each slice before the steps.
+        Written: sum_stored weight (x - p)^2 - weight x^2 - w p^2 of the rows of each slice before the steps.
     """
     for s in prange(len(stored.starts) - 1):
         loss = 0.0
@@ -192,7 +199,7 @@ def solve_rows(U, V, stored, ridge, n_steps, scratch, probes, losses, static):
                 r,
                 V,
                 stored.indices[i:j],
-                stored.values[i:j],
+                stored.targets[i:j],
                 stored.weights[i:j],
                 ridge,
                 n_steps,

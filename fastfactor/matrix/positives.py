@@ -27,8 +27,9 @@ def slice_rows(indptr: NDArray[np.int64]) -> NDArray[np.int64]:
 def store_rows(indptr: NDArray[np.int64], indices: Any, values: Any, weights: Any, dtype: Any) -> Stored:
     """Return the entries as the kernels eat them; `weights` None means 1."""
     n = int(indptr[-1])
+    targets = values[:n] if weights is None else values[:n] * weights
     weights = np.ones(n, dtype) if weights is None else np.asarray(weights, dtype)
-    return Stored(indptr, indices[:n], np.asarray(values[:n], dtype), weights, slice_rows(indptr))
+    return Stored(indptr, indices[:n], np.asarray(targets, dtype), weights, slice_rows(indptr))
 
 
 def transpose_rows(stored: Stored, n_cols: int) -> Stored:
@@ -36,7 +37,7 @@ def transpose_rows(stored: Stored, n_cols: int) -> Stored:
     indptr, order = np.zeros(n_cols + 1, np.int64), np.empty(len(stored.indices), np.int64)
     sort_by_row(stored.indices, indptr, order)
     rows = np.repeat(np.arange(len(stored.indptr) - 1, dtype=np.int32), np.diff(stored.indptr))
-    return Stored(indptr, rows[order], stored.values[order], stored.weights[order], slice_rows(indptr))
+    return Stored(indptr, rows[order], stored.targets[order], stored.weights[order], slice_rows(indptr))
 
 
 def as_positives(X: Any, shape: Any, duplicates: str, name: str = "X") -> Observations:

@@ -94,7 +94,7 @@ class Positives:
         stored, kept = self.sides[0], ~held
         indptr = np.concatenate(([0], np.cumsum(kept)))[stored.indptr]
         rest = stored._replace(
-            indptr=indptr, indices=stored.indices[kept], values=stored.values[kept], weights=stored.weights[kept]
+            indptr=indptr, indices=stored.indices[kept], targets=stored.targets[kept], weights=stored.weights[kept]
         )
         return Positives.of(rest, self.shape[1])
 
@@ -165,7 +165,7 @@ class Alternation:
             here = stored._replace(starts=stored.starts[part[0] : part[-1] + 2])
             a, b = part[0], part[-1] + 1
             launch(solve_rows, U, V, here, ridge, _STEPS, scratch[a:b], probes, losses[a:b], Static(self.task.spec))
-        return loss + float(losses.sum())
+        return loss + float(losses.sum()) + float(stored.targets.sum(dtype=np.float64))  # positives aim at 1
 
     def run(self, n_epochs: int, callback: Any = None) -> tuple[Factors, list[Epoch]]:
         """Return the factors after so many epochs, or as many as there was time for, and their history."""

@@ -21,7 +21,8 @@ from fastfactor.solvers.recipe import Recipe
 from fastfactor.starting import as_start, check_init
 from fastfactor.threads import using_threads
 
-_EPOCHS = {"missing": 20, "zero": 20, "weak": 3}
+_EPOCHS = {"missing": 5, "zero": 20, "weak": 3}
+_NEXT_RATE = 0.003  # for new entries alone, standardised: larger steps forget the entries before (docs/performance.md)
 
 
 def partial_fit(
@@ -36,7 +37,7 @@ def partial_fit(
         penalty=recipe.regularization,
         l1_penalty=recipe.l1_regularization,
         nonnegative=recipe.nonnegative,
-        learning_rate=None,
+        learning_rate=_NEXT_RATE / recipe.standard.penalty_unit if recipe.unobserved == "missing" else None,
         max_epochs=_EPOCHS[recipe.unobserved] if max_epochs is None else check_integer(max_epochs, "max_epochs", 1),
         max_seconds=math.inf,
         seed=check_integer(seed, "seed", 0),

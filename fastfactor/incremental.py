@@ -83,7 +83,8 @@ class Incremental:
             without an entry stay as they are. With "zero" and "weak", where what is not stored counts, the whole matrix
             as it is now. Positions go on from those of this model: rows and columns beyond its shape are new.
         max_epochs : int, optional
-            By default 20 (3 for "weak").
+            By default 5, 20 for "zero", 3 for "weak". With "missing" the steps are small, so that entries of before are
+            not forgotten; what is new moves a model of many entries little, and a fit of all entries is better.
         seed : int
             As for `fit`.
         n_threads : int, optional

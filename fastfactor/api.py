@@ -2,39 +2,24 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
-import numpy as np
-from numpy.typing import ArrayLike, NDArray
-
-from fastfactor.kernels.losses import LOSSES, find_loss, find_traits
-from fastfactor.kernels.update import Factors
-from fastfactor.matrix.domains import check_domain, check_labels, locate_in
-from fastfactor.matrix.grid import Grid, Held
-from fastfactor.matrix.inputs import Observations, as_dense, as_observations, without_ids
+from fastfactor.matrix.inputs import without_ids
 from fastfactor.matrix.labelled import Labelled
-from fastfactor.matrix.weights import as_weights, weigh_moments
 from fastfactor.model import Factorization
 from fastfactor.options import (
     UNOBSERVED,
-    Options,
     check_choice,
-    check_dtype,
     check_options,
-    check_penalty_lengths,
-    check_real,
+    check_weak,
+    check_weight,
     refuse_unbuilt,
 )
-from fastfactor.solvers.fitting import Fitted, Task, fit_dense, fit_observed
-from fastfactor.solvers.schedule import count_epochs_of_all
-from fastfactor.solvers.standard import Standard, standardise
-from fastfactor.solvers.warm import Start
+from fastfactor.problems import fit_missing, fit_positives, fit_zero
+from fastfactor.starting import check_init
 from fastfactor.threads import using_threads
-
-_SLOW_DENSE_WORK = 2e11  # entries x rank x epochs of unobserved="zero": minutes
 
 
 def fit(
@@ -69,6 +54,7 @@ def fit(
 
     Minimises, over the entries (r, c) that count and with e_rc = X_rc - prediction_rc,
     J = sum 1/2 |e_rc|^2 + 1/2 regularization (|U_r|^2 + |V_c|^2), so the penalty of a row acts once per entry it has.
+    With unobserved="weak" each entry's share of J, penalty included, is multiplied by its weight.
 
     Parameters
     ----------
@@ -77,9 +63,12 @@ def fit(
         along with the model.
     rank : int
         Columns of U and V, at least 1.
-    unobserved : {"missing", "zero"}
+    unobserved : {"missing", "zero", "weak"}
         What is not stored (or is NaN in a dense matrix): unknown, or 0. With "zero" every epoch visits all
-        n_rows x n_cols entries; for large sparse matrices `fastfactor.svd` solves the same problem far faster.
+        n_rows x n_cols entries; for large sparse matrices `fastfactor.svd` solves the same problem far faster. "weak",
+        for implicit feedback: what is stored (in a dense matrix: not 0) is a positive and aims at 1, whatever its
+        value; the rest are zeros of small weight, never visited. Whole rows are solved for, by conjugate gradients:
+        `loss`, `biases`, `nonnegative`, `l1_regularization` and `learning_rate` have nothing to choose there.
     loss : {"squared", "absolute", "huber", "logistic", "poisson"} or Loss
         Of an entry. "absolute" and "huber" (quadratic up to one robust standard deviation of the values) for outliers;
         "logistic" for exactly two values: predictions are probabilities of the larger one; "poisson" for counts, with
@@ -104,11 +93,15 @@ def fit(
     validation : float, matrix, triplets or False, optional
         Entries to judge the fit by after each epoch: that share of X, held out; or the given ones. The fit then keeps
         its best epoch, and stops when five epochs brought no better one. By default a tenth of the entries is held out
-        as long as there is something to choose, and the final fit uses all entries. False: none.
+        as long as there is something to choose, and the final fit uses all entries. False: none. For "weak" None or
+        False; positives of up to 5000 rows are held out, and judged by the ndcg at 20.
     sample_weight : array or sparse matrix, optional
-        Weights of the entries, finite and at least 0, for unobserved="missing": a matrix that stores the places of X, a
-        dense one of its shape, or for triplets an array. They multiply the loss, not the penalties. Entries of
-        `validation` that are given have weight 1.
+        Weights of the entries, finite and at least 0, for "missing" and "weak" (confidences): a matrix that stores the
+        places of X, a dense one of its shape, or for triplets an array. With "missing" they multiply the loss, not the
+        penalties. Entries of `validation` that are given have weight 1.
+    unobserved_weight : float, optional
+        Of each zero of unobserved="weak", above 0; a positive has weight 1. By default that with which all zeros weigh
+        ten times what all positives do (0.5 at most), or what is better for held-out positives.
     shape : (int, int), optional
         Of X, when it is triplets; by default just large enough.
     duplicates : {"error", "sum", "mean", "last"}
@@ -127,7 +120,7 @@ def fit(
     callback : callable, optional
         Called after each epoch of the final fit with an object that has the attributes epoch, seconds, learning_rate,
         train_loss and validation_loss (for standardised values); a true answer ends the fit.
-    unobserved_weight, posterior_samples, max_memory, progress, checkpoint
+    posterior_samples, max_memory, progress, checkpoint
         Not available yet; anything but the default raises NotImplementedError.
 
     Returns
@@ -156,10 +149,7 @@ def fit(
     True
     """
     check_choice(unobserved, "unobserved", UNOBSERVED)
-    if unobserved == "weak":
-        raise NotImplementedError("unobserved='weak' is not available yet; use 'missing' or 'zero'")
     refuse_unbuilt(
-        unobserved_weight=(unobserved_weight, None),
         posterior_samples=(posterior_samples, 0),
         max_memory=(max_memory, None),
         progress=(progress, None),
@@ -180,209 +170,18 @@ def fit(
         callback,
     )
     check_init(init, options, X)
+    others = check_weight(unobserved_weight, unobserved)
+    if unobserved == "weak":
+        check_weak(options, learning_rate, validation)
     with using_threads(n_threads):
         if unobserved == "zero":
             refuse_unbuilt(sample_weight=(sample_weight, None))
-            model = _fit_zero(X, validation, shape, duplicates, dtype, options, init)
+            model = fit_zero(X, validation, shape, duplicates, dtype, options, init)
+        elif unobserved == "weak":
+            matrix, shape = without_ids(X, shape)
+            search = validation is None
+            model = fit_positives(matrix, shape, duplicates, dtype, options, sample_weight, others, init, search)
         else:
             matrix, shape = without_ids(X, shape)
-            model = _fit_missing(matrix, validation, shape, duplicates, dtype, options, sample_weight, init)
+            model = fit_missing(matrix, validation, shape, duplicates, dtype, options, sample_weight, init)
     return replace(model, row_labels=X.row_labels, col_labels=X.col_labels) if isinstance(X, Labelled) else model
-
-
-def _fit_zero(
-    X: Any,
-    validation: Any,
-    shape: Any,
-    duplicates: str,
-    dtype: Any,
-    options: Any,
-    init: Factorization | None,
-) -> Factorization:
-    if validation is not None and validation is not False:
-        raise ValueError("validation must be None or False where unobserved='zero': every entry is fitted")
-    if duplicates not in ("error", "sum"):
-        raise ValueError(f"duplicates must be 'sum' (or the default) where unobserved='zero', got {duplicates!r}")
-    A = as_dense(X, shape=shape)
-    work = A.size * options.rank * (options.max_epochs or count_epochs_of_all(A.shape))
-    if work > _SLOW_DENSE_WORK:
-        warnings.warn(
-            f"unobserved='zero' visits all {A.shape[0]} x {A.shape[1]} entries each epoch, about {work / 3e9:.0f} s on "
-            "two cores; fastfactor.svd solves the same problem much faster",
-            stacklevel=3,
-        )
-    computed = check_dtype(dtype, A.dtype, A.dtype)
-    _check_real_only(options, computed)
-    if options.loss == "squared":
-        largest = float(np.abs(A).max())
-        scale = largest * float(np.sqrt(np.mean(np.abs(A / (largest or 1.0)) ** 2))) or 1.0
-        _check_range_of(computed, 0.0, scale)
-        standard = Standard.of_moments(0.0, scale, (A / (largest or 1.0)).mean() * largest)
-    else:
-        labels = check_domain(find_traits(options.loss).domain, A.ravel(), lambda i: divmod(i, A.shape[1]))
-        standard = standardise(options.loss, A.ravel(), _is_centred(options), labels)
-    check_penalty_lengths(options.penalty, A.shape)
-    task = Task.of(options, computed, standard, as_start(init, A.shape, computed))
-    real = A.real.dtype.type
-    shift, scale = standard.labels
-    A = A / real(scale) if shift == 0 else (A - real(shift)) / real(scale)
-    fitted = fit_dense(np.ascontiguousarray(A, computed), options, task)
-    return _as_model(fitted, task, np.arange(A.shape[0]), np.arange(A.shape[1]))
-
-
-def _fit_missing(
-    X: Any,
-    validation: Any,
-    shape: Any,
-    duplicates: str,
-    dtype: Any,
-    options: Any,
-    sample_weight: Any,
-    init: Factorization | None,
-) -> Factorization:
-    observed = as_observations(X, shape=shape, duplicates=duplicates)
-    check_penalty_lengths(options.penalty, observed.shape)
-    computed = check_dtype(dtype, observed.data.dtype, np.float32)
-    _check_real_only(options, computed)
-    if observed.std == 0:
-        warnings.warn(
-            f"all stored values of X equal {observed.data[0]}: with unobserved='missing' there is nothing to learn but "
-            "that; for implicit feedback use unobserved='weak'",
-            stacklevel=3,
-        )
-    weights = None if sample_weight is None else as_weights(sample_weight, X, observed)
-    if weights is not None:
-        observed = weigh_moments(observed, weights)
-    standard = _standardise(observed, options, computed, weights)
-    if weights is not None:
-        standard = standard.weighted(float(weights.mean()))
-        weights = weights / weights.mean()
-    task = Task.of(options, computed, standard, as_start(init, observed.shape, computed))
-    fitted, grid = fit_observed(observed, _check_validation(validation, observed, task), options, task, weights)
-    return _as_model(fitted, task, grid.row_order, grid.col_order)
-
-
-def check_init(init: Any, options: Options, X: Any) -> None:
-    """Refuse a model that a fit of `X` with these options cannot start from."""
-    if init is None:
-        return
-    if not isinstance(init, Factorization):
-        raise TypeError(f"init must be a Factorization, got {type(init).__name__}")
-    if init.rank != options.rank:
-        raise ValueError(f"init has rank {init.rank}, but rank is {options.rank}")
-    loss = options.loss if options.loss in LOSSES else find_loss(options.loss)
-    if init.loss != loss:
-        raise ValueError(f"init was fitted with loss={init.loss!r}, but loss is {loss!r}")
-    if isinstance(X, Labelled):
-        for side, old, new in (("row", init.row_labels, X.row_labels), ("col", init.col_labels, X.col_labels)):
-            if old is not None and new is not None and not new.begins_with(old):
-                raise ValueError(f"init has other {side} ids than X, or in another order: read X with like=init")
-    if not options.biases and (init.row_bias.any() or init.col_bias.any()):
-        raise ValueError("init has biases, but biases are off in this fit")
-
-
-def as_start(init: Factorization | None, shape: tuple[int, int], dtype: np.dtype[Any]) -> Start | None:
-    """Return the factors of a model to start from, which may be of a smaller matrix than one of `shape`."""
-    if init is None:
-        return None
-    if init.shape[0] > shape[0] or init.shape[1] > shape[1]:
-        raise ValueError(f"init is a model of a matrix {init.shape}, X is smaller: {shape}")
-    if init.U.dtype.kind == "c" and dtype.kind != "c":
-        raise TypeError("init is complex, X is real")
-    return Start(init.U, init.V, init.row_bias, init.col_bias, init.mean)
-
-
-def _is_centred(options: Options) -> bool:
-    """Whether predictions are measured from a constant: with biases, behind a link always, with signs bound never."""
-    return not any(options.nonnegative) and (options.biases or find_traits(options.loss).centre == "origin")
-
-
-def _check_real_only(options: Options, dtype: np.dtype[Any]) -> None:
-    """Refuse what complex numbers do not have: a sign, and an L1 penalty of their parts."""
-    for name, sides in (("nonnegative", options.nonnegative), ("l1_regularization", options.l1_penalty)):
-        if any(sides) and dtype.kind == "c":
-            raise TypeError(f"{name} needs real values, X is complex")
-
-
-def _standardise(X: Observations, options: Options, computed: np.dtype[Any], weights: NDArray[Any] | None) -> Standard:
-    """Choose the units of a fit of `X`, having checked that the loss is defined for its values."""
-    if options.loss != "squared":
-        values = X.data[: X.n_entries]
-        labels = check_domain(find_traits(options.loss).domain, values, locate_in(X))
-        values = values if weights is None else values[weights > 0]
-        return standardise(options.loss, values, _is_centred(options), labels)
-    centred = _is_centred(options)
-    shift = X.mean if centred else 0.0
-    scale = (X.std if centred else float(np.hypot(X.std, abs(X.mean)))) or 1.0
-    _check_range_of(computed, shift, scale)
-    return Standard.of_moments(shift, scale, X.mean)
-
-
-def _check_range_of(dtype: np.dtype[Any], shift: Any, scale: float) -> None:
-    """Refuse values whose model would overflow or vanish in `dtype`; `shift` and `scale` are theirs."""
-    limits = np.finfo(dtype)
-    if abs(shift) + scale > float(limits.max) / 1e3 or scale < float(limits.tiny) * 1e3:
-        raise ValueError(
-            f"X has values around {abs(shift):.3g} that vary by {scale:.3g}, out of the range of dtype {dtype}: "
-            "pass dtype='float64', or rescale them"
-        )
-
-
-def _check_validation(validation: Any, observed: Observations, task: Task) -> Any:
-    """Return None, False, a share, or a function from the grid to the entries given."""
-    if validation is None or validation is False:
-        return validation
-    if isinstance(validation, float | np.floating):
-        share = check_real(validation, "validation", strict=True)
-        if share >= 1:
-            raise ValueError(f"validation must be a share below 1, got {validation}")
-        return share
-    shape = observed.shape if isinstance(validation, tuple) else None
-    given = as_observations(validation, shape=shape, name="validation")
-    if given.shape != observed.shape:
-        raise ValueError(f"validation has shape {given.shape}, X has {observed.shape}")
-
-    domain = find_traits(task.spec.loss).domain
-    if task.spec.loss != "squared" and domain != "binary":
-        check_domain(domain, given.data[: given.n_entries], locate_in(given), "validation")
-    elif domain == "binary":
-        check_labels(task.standard.labels, given.data[: given.n_entries], locate_in(given), "validation")
-
-    def place(grid: Grid) -> Held:
-        places = np.argsort(grid.row_order), np.argsort(grid.col_order)
-        values = task.standard.apply(given.data[: given.n_entries], task.dtype)
-        return Held(places[0][given.rows], places[1][given.indices[: given.n_entries]], values)
-
-    return place
-
-
-def _as_model(fitted: Fitted, task: Task, row_order: NDArray[Any], col_order: NDArray[Any]) -> Factorization:
-    """Bring factors back to the user's order and units."""
-    scale, rank = task.standard.scale, task.options.rank
-    unit, loss_unit = task.standard.penalty_unit, task.standard.loss_unit
-    factors: Factors = fitted.factors
-    real = factors.U.real.dtype.type
-
-    def restore(M: NDArray[Any], order: NDArray[Any], factor: float) -> NDArray[Any]:
-        out = np.empty((len(M), rank) if M.ndim == 2 else len(M), M.dtype)
-        out[order] = M[:, :rank] if M.ndim == 2 else M
-        out *= real(factor)
-        return out
-
-    columns: dict[str, ArrayLike] = {
-        "epoch": np.array([e.epoch for e in fitted.history], np.int64),
-        "seconds": np.array([e.seconds for e in fitted.history]),
-        "learning_rate": np.array([e.learning_rate for e in fitted.history]) / unit,
-        "train_loss": np.array([e.train_loss for e in fitted.history]) * loss_unit,
-        "validation_loss": np.array([e.validation_loss for e in fitted.history]) * loss_unit,
-    }
-    return Factorization(
-        U=restore(factors.U, row_order, scale**0.5),
-        V=restore(factors.V, col_order, scale**0.5),
-        mean=task.dtype.type(task.standard.shift),
-        row_bias=restore(factors.row_bias, row_order, scale),
-        col_bias=restore(factors.col_bias, col_order, scale),
-        history={name: np.asarray(column) for name, column in columns.items()},
-        selection=fitted.selection,
-        loss=task.spec.loss if task.spec.loss in LOSSES else find_loss(task.spec.loss),
-    )

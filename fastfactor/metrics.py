@@ -2,22 +2,39 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import numpy as np
 import scipy.sparse as sp
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike
+
+from fastfactor.kernels.metrics import score_lists, sum_errors
+from fastfactor.kernels.topn import Seen
+from fastfactor.matrix.inputs import check_structure, is_sparse
+from fastfactor.threads import launch
 
 __all__ = ["mae", "ndcg_at_k", "recall_at_k", "rmse"]
 
 
-def _errors(actual: ArrayLike, predicted: ArrayLike) -> NDArray[Any]:
+_SLICES = 64  # of the values, for sums that do not depend on the number of threads
+
+
+def _average_errors(actual: ArrayLike, predicted: ArrayLike) -> tuple[float, float]:
+    """Return the means of |actual - predicted| and of its square, computed in double precision."""
     actual, predicted = np.asarray(actual), np.asarray(predicted)
     if actual.shape != predicted.shape:
         raise ValueError(f"actual has shape {actual.shape}, predicted has {predicted.shape}")
     if not actual.size:
         raise ValueError("actual is empty: there is no error to average")
-    return np.abs(np.subtract(actual, predicted, dtype=np.result_type(actual, predicted, np.float64)))
+    common = np.result_type(actual, predicted)
+    wide = np.result_type(common, np.float64)
+    kept = common if common.name in ("float32", "complex64") else wide  # the kernel widens these number by number
+    sides = [np.ravel(values).astype(kept, copy=False) for values in (actual, predicted)]
+    sums = np.empty((_SLICES, 2))
+    launch(sum_errors, *sides, wide.type(0), sums)
+    total, square = sums.sum(axis=0) / actual.size
+    return float(total), float(square)
 
 
 def rmse(actual: ArrayLike, predicted: ArrayLike) -> float:
@@ -44,7 +61,7 @@ def rmse(actual: ArrayLike, predicted: ArrayLike) -> float:
     >>> ff.metrics.rmse([1.0, 2.0], [1.0, 4.0]).__round__(4)
     1.4142
     """
-    return float(np.sqrt(np.mean(_errors(actual, predicted) ** 2)))
+    return math.sqrt(_average_errors(actual, predicted)[1])
 
 
 def mae(actual: ArrayLike, predicted: ArrayLike) -> float:
@@ -71,38 +88,45 @@ def mae(actual: ArrayLike, predicted: ArrayLike) -> float:
     >>> ff.metrics.mae([1.0, 2.0], [1.0, 4.0])
     1.0
     """
-    return float(np.mean(_errors(actual, predicted)))
+    return _average_errors(actual, predicted)[0]
 
 
-def _find_hits(recommended: ArrayLike, relevant: Any, k: int) -> tuple[NDArray[np.bool_], NDArray[np.int64]]:
-    """Return which of the first k recommendations are relevant, (n, k), and how many relevant items each row has."""
+def _as_relevant(relevant: Any) -> sp.csr_array:
+    """Return what is stored, explicit zeros too, each place once and columns ascending."""
+    if is_sparse(relevant):
+        check_structure(relevant, "relevant")
+    truth = sp.csr_array(relevant)
+    if not truth.has_canonical_format:
+        truth = truth.copy()  # the user's own stays as it is
+        truth.sum_duplicates()
+    return truth
+
+
+def _judge_lists(recommended: ArrayLike, relevant: Any, k: int) -> tuple[float, float]:
+    """Return recall and normalised gain of the first k recommendations, averaged over rows that can have some."""
     if isinstance(k, bool) or not hasattr(k, "__index__") or k < 1:
         raise ValueError(f"k must be an integer of at least 1, got {k!r}")
-    cols = np.asarray(recommended)
-    if cols.ndim != 2 or cols.dtype.kind not in "iu":
-        raise ValueError(f"recommended must be a 2-D array of integers, got {cols.ndim}-D of {cols.dtype}")
-    truth: Any = sp.csr_array(relevant)
-    if truth.shape[0] != len(cols):
-        raise ValueError(f"recommended has {len(cols)} rows, relevant has {truth.shape[0]}")
-    if cols.size and cols.max() >= truth.shape[1]:
-        raise ValueError(f"recommended holds {cols.max()}, outside the {truth.shape[1]} columns of relevant")
-    cols = cols[:, :k]
-    rows = np.repeat(np.arange(truth.shape[0]), np.diff(truth.indptr))
-    width = truth.shape[1]
-    wanted = np.unique(rows * width + truth.indices)
-    places = np.arange(len(cols))[:, None] * width + cols
-    hits = np.isin(places, wanted) & (cols >= 0)
-    ranked = np.sort(np.where(cols >= 0, places, -1 - np.arange(cols.shape[1])), axis=1)
-    if (np.diff(ranked, axis=1) == 0).any():
-        row = int(np.flatnonzero((np.diff(ranked, axis=1) == 0).any(axis=1))[0])
-        raise ValueError(f"recommended holds a column twice in row {row}")
-    return hits, np.bincount(wanted // width, minlength=len(cols))
-
-
-def _average(scores: NDArray[np.float64], counts: NDArray[np.int64]) -> float:
-    if not counts.any():
+    lists = np.asarray(recommended)
+    if lists.ndim != 2 or lists.dtype.kind not in "iu":
+        raise ValueError(f"recommended must be a 2-D array of integers, got {lists.ndim}-D of {lists.dtype}")
+    truth = _as_relevant(relevant)
+    n_rows, n_cols = truth.shape
+    if n_rows != len(lists):
+        raise ValueError(f"recommended has {len(lists)} rows, relevant has {n_rows}")
+    if not truth.nnz:
         raise ValueError("relevant stores no entry: there is nothing to find")
-    return float(scores[counts > 0].mean())
+    if lists.size and lists.max() >= n_cols:
+        raise ValueError(f"recommended holds {lists.max()}, outside the {n_cols} columns of relevant")
+    lists = np.ascontiguousarray(lists[:, :k], np.int64)
+    indptr, indices = (index.astype(np.int64, copy=False) for index in (truth.indptr, truth.indices))
+    longest = max(lists.shape[1], min(int(k), n_cols))
+    gains = 1 / np.log2(np.arange(2.0, longest + 2))
+    scores, faults = np.empty((n_rows, 2)), np.empty(n_rows, np.bool_)
+    launch(score_lists, lists, longest, Seen(indices, indptr[:-1], indptr[1:]), gains, scores, faults)
+    if faults.any():
+        raise ValueError(f"recommended holds a column twice in row {faults.argmax()}")
+    recall, gain = scores[np.diff(indptr) > 0].mean(axis=0)
+    return float(recall), float(gain)
 
 
 def recall_at_k(recommended: ArrayLike, relevant: Any, k: int) -> float:
@@ -137,8 +161,7 @@ def recall_at_k(recommended: ArrayLike, relevant: Any, k: int) -> float:
     >>> ff.metrics.recall_at_k([[0, 3], [1, 2]], relevant, k=2)
     0.75
     """
-    hits, counts = _find_hits(recommended, relevant, k)
-    return _average(hits.sum(axis=1) / np.maximum(counts, 1), counts)
+    return _judge_lists(recommended, relevant, k)[0]
 
 
 def ndcg_at_k(recommended: ArrayLike, relevant: Any, k: int) -> float:
@@ -177,7 +200,4 @@ def ndcg_at_k(recommended: ArrayLike, relevant: Any, k: int) -> float:
     >>> round(ff.metrics.ndcg_at_k([[0, 3], [1, 2]], relevant, k=2), 4)
     0.622
     """
-    hits, counts = _find_hits(recommended, relevant, k)
-    gains = 1 / np.log2(np.arange(2, k + 2))
-    best = np.concatenate(([0.0], np.cumsum(gains)))[np.minimum(counts, k)]
-    return _average(hits @ gains[: hits.shape[1]] / np.where(best > 0, best, 1.0), counts)
+    return _judge_lists(recommended, relevant, k)[1]

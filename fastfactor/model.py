@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from fastfactor.ids import Ids
+from fastfactor.incremental import Incremental
 from fastfactor.kernels.losses import LOSSES, Loss
 from fastfactor.kernels.predict import predict_pairs
 from fastfactor.kernels.simd import Spec, Static
@@ -22,7 +23,7 @@ from fastfactor.threads import launch
 
 
 @dataclass(frozen=True)
-class Factorization:
+class Factorization(Incremental):
     """A fitted low-rank model, X_rc ~ link(mean + row_bias_r + col_bias_c + sum_q U_rq conj(V_cq)).
 
     The link is the identity but for loss="logistic" (1 / (1 + exp(-p)), a probability) and "poisson" (exp(p), a mean).
@@ -46,6 +47,8 @@ class Factorization:
         What was minimised: a name, or the object for a loss of the user's own.
     row_labels, col_labels : Ids or None
         The ids that came with X, if any; `row_ids` and `col_ids` are the same as arrays.
+    recipe : dict
+        How the fit went about it, for `transform`, `fold_in` and `partial_fit`; in the fit's own units.
     """
 
     U: NDArray[Any]
@@ -58,6 +61,7 @@ class Factorization:
     loss: str | Loss = field(default="squared", repr=False)
     row_labels: Ids | None = field(default=None, repr=False)
     col_labels: Ids | None = field(default=None, repr=False)
+    recipe: Mapping[str, Any] = field(default_factory=dict, repr=False)
 
     @property
     def rank(self) -> int:
@@ -157,7 +161,10 @@ class Factorization:
         out = np.empty(len(rows), self.U.dtype)
         lanes = next(n for n in (16, 8, 4, 2, 1) if self.rank % n == 0)
         factors = Factors(self.U, self.V, self.row_bias, self.col_bias)
-        launch(predict_pairs, factors, rows, cols, out, Static(Spec(lanes, False, "squared", True)))
+        launch(predict_pairs, factors, rows, cols, out, Static(Spec(lanes, False, "squared", False)))
+        # Here and not in the kernel, whose sums of single numbers have another order when it comes from the disk cache.
+        out += self.row_bias[rows]
+        out += self.col_bias[cols]
         out += self.mean
         return self._link(out).reshape(shape)
 

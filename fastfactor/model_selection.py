@@ -23,6 +23,12 @@ def _check_share(value: Any) -> float:
     return share
 
 
+def _read(X: Any, shape: Any, seed: Any) -> tuple[Observations, np.random.Generator]:
+    """Return the entries of X, and what to draw from them with."""
+    rng = np.random.default_rng(check_integer(seed, "seed", 0))
+    return as_observations(X, shape=shape), rng
+
+
 def _part(X: Observations, chosen: NDArray[np.bool_]) -> sp.csr_array:
     n = X.n_entries
     indptr = np.concatenate(([0], np.cumsum(chosen)))[X.indptr]
@@ -70,8 +76,8 @@ def random_split(X: Any, test_share: float = 0.1, *, shape: tuple[int, int] | No
     >>> train.nnz, test.nnz
     (80, 20)
     """
-    share, rng = _check_share(test_share), np.random.default_rng(check_integer(seed, "seed", 0))
-    observed = as_observations(X, shape=shape)
+    share = _check_share(test_share)
+    observed, rng = _read(X, shape, seed)
     held = np.zeros(observed.n_entries, bool)
     held[rng.permutation(len(held))[: round(share * len(held))]] = True
     return _divide(observed, held)
@@ -117,8 +123,8 @@ def per_row_split(X: Any, n_test: int = 1, *, shape: tuple[int, int] | None = No
     >>> np.diff(test.indptr).tolist() == [2] * 10
     True
     """
-    count, rng = check_integer(n_test, "n_test", 1), np.random.default_rng(check_integer(seed, "seed", 0))
-    observed = as_observations(X, shape=shape)
+    count = check_integer(n_test, "n_test", 1)
+    observed, rng = _read(X, shape, seed)
     sizes = np.diff(observed.indptr)
     counts = np.where(sizes > count, count, 0)
     return _divide(observed, _latest(observed, rng.random(observed.n_entries), counts))

@@ -138,6 +138,30 @@ def refuse_unbuilt(**arguments: tuple[Any, Any]) -> None:
         raise NotImplementedError(f"{name} is not available yet; leave it at {default!r} (got {value!r})")
 
 
+def check_weak(options: Options, learning_rate: Any, validation: Any) -> None:
+    """Refuse what a fit of implicit feedback has no place for: it has no step size, and solves for whole rows."""
+    for name, value, allowed in (
+        ("loss", options.loss, ("squared",)),
+        ("biases", options.biases, (False,)),
+        ("nonnegative", options.nonnegative, ((False, False),)),
+        ("l1_regularization", options.l1_penalty, ((0.0, 0.0),)),
+        ("learning_rate", learning_rate, ("auto",)),
+        ("validation", validation, (None, False)),
+    ):
+        if not isinstance(value, float | str | bool | tuple | None) or value not in allowed:
+            choices = " or ".join(map(repr, allowed))
+            raise ValueError(f"{name} must be {choices} where unobserved='weak', got {value!r}")
+
+
+def check_weight(unobserved_weight: Any, unobserved: str) -> float | None:
+    """Return the weight of what is not stored, None being automatic; only implicit feedback has one."""
+    if unobserved_weight is None:
+        return None
+    if unobserved != "weak":
+        raise ValueError(f"unobserved_weight goes with unobserved='weak', not with {unobserved!r}")
+    return check_real(unobserved_weight, "unobserved_weight", strict=True)
+
+
 def check_dtype(dtype: Any, data_dtype: np.dtype[Any], default: Any) -> np.dtype[Any]:
     """Return the dtype to compute in: of the asked-for precision (`default` when None), complex if the data are.
 

@@ -12,11 +12,11 @@ from sklearn import decomposition
 from sklearn.base import BaseEstimator, ClassNamePrefixFeaturesOutMixin, RegressorMixin, TransformerMixin
 from sklearn.utils import check_random_state
 from sklearn.utils.sparsefuncs import mean_variance_axis
-from sklearn.utils.validation import check_array, check_is_fitted, validate_data
+from sklearn.utils.validation import _check_sample_weight, check_array, check_is_fitted, validate_data
 
 from fastfactor.api import fit
 from fastfactor.decomposition import pca, svd
-from fastfactor.folding import fold_in_rows
+from fastfactor.matrix.inputs import is_sparse
 
 __all__ = ["PCA", "MatrixFactorization", "RatingRegressor", "TruncatedSVD"]
 
@@ -175,8 +175,11 @@ class MatrixFactorization(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Bas
         self.random_state = random_state
         self.n_threads = n_threads
 
-    def fit(self, X: Any, y: Any = None) -> MatrixFactorization:
-        """Fit to X of shape (n_samples, n_features), dense or sparse; y is ignored."""
+    def fit(self, X: Any, y: Any = None, sample_weight: Any = None) -> MatrixFactorization:
+        """Fit to X of shape (n_samples, n_features), dense or sparse; y is ignored.
+
+        `sample_weight` (n_samples,) weighs the entries of each row, for unobserved="missing".
+        """
         X = self._validate(X, reset=True)
         self.model_ = fit(
             X,
@@ -185,6 +188,7 @@ class MatrixFactorization(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Bas
             regularization=self.regularization,
             biases=False,
             max_epochs=self.max_epochs,
+            sample_weight=self._spread(sample_weight, X),
             seed=_draw_seed(self.random_state),
             n_threads=self.n_threads,
             dtype=X.dtype,
@@ -192,21 +196,40 @@ class MatrixFactorization(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Bas
         self.components_ = self.model_.V.T
         return self
 
+    def partial_fit(self, X: Any, y: Any = None) -> MatrixFactorization:
+        """Go on with more samples: they are fitted to the components, then both for some epochs; y is ignored.
+
+        `model_` holds the samples of this call only. The first call is a `fit`.
+        """
+        if not hasattr(self, "model_"):
+            return self.fit(X)
+        X = self._validate(X, reset=False)
+        seed = _draw_seed(self.random_state)
+        folded = self.model_.fold_in(X, n_threads=self.n_threads)
+        self.model_ = folded.partial_fit(X, seed=seed, n_threads=self.n_threads)
+        self.components_ = self.model_.V.T
+        return self
+
+    def _spread(self, sample_weight: Any, X: Any) -> Any:
+        """Return a weight for each entry of X from one for each row."""
+        if sample_weight is None:
+            return None
+        if self.unobserved == "zero":
+            raise ValueError("sample_weight needs unobserved='missing', got unobserved='zero'")
+        weights = _check_sample_weight(sample_weight, X)
+        if not is_sparse(X):
+            return np.broadcast_to(weights[:, None], X.shape)
+        return sp.csr_array((np.repeat(weights, np.diff(X.indptr)), X.indices, X.indptr), shape=X.shape)
+
     def transform(self, X: Any) -> Array:
         """Return the factors of the rows of X against the fitted V, (n_samples, n_components)."""
         check_is_fitted(self)
-        X = self._validate(X, reset=False)
-        chosen = self.model_.selection.get("regularization", 0.0)
-        penalty = float(np.ravel(chosen)[0]) if self.unobserved == "missing" else self._dense_penalty()
-        return fold_in_rows(self.model_.V, X, penalty, self.unobserved)
+        return self.model_.transform(self._validate(X, reset=False), n_threads=self.n_threads)
 
     def inverse_transform(self, X: Any) -> Array:
         """Return the matrix that factors stand for, (n_samples, n_features)."""
         check_is_fitted(self)
         return np.asarray(check_array(X, dtype=_FLOATS) @ self.components_)
-
-    def _dense_penalty(self) -> float:
-        return 0.0 if isinstance(self.regularization, str) else float(np.ravel(self.regularization)[0])
 
     def _validate(self, X: Any, reset: bool) -> Any:
         finite: Any = "allow-nan" if self.unobserved == "missing" else True

@@ -291,7 +291,7 @@ def _as_model(fields: dict[str, Any], manifest: Path) -> Factorization:
         ids = fields.get(name)
         if ids is not None and (not isinstance(ids, Ids) or len(ids) != len(factors)):
             raise ValueError(f"{manifest}: {name} are not {len(factors)} ids")
-    for name in ("history", "selection"):
+    for name in ("history", "selection", "recipe"):
         if not isinstance(fields.get(name, {}), dict):
             raise ValueError(f"{manifest}: {name} is not a dict")
     return Factorization(**fields)

@@ -7,7 +7,7 @@ import pytest
 import scipy.sparse as sp
 
 import fastfactor as ff
-from fastfactor.solvers import fitting
+from fastfactor.solvers import fitting, weak
 
 GOOD = np.array([[1.0, 2.0, np.nan], [3.0, np.nan, 4.0]])
 
@@ -34,6 +34,26 @@ def dense(value, at=(1, 0)):
     X[at] = value
     return X
 
+
+WEAK = {"X": csr(), "unobserved": "weak"}
+WEAK_TABLE = [
+    ({"loss": "huber"}, ValueError, ["loss", "'squared'", "weak", "'huber'"]),
+    ({"biases": True}, ValueError, ["biases", "weak", "True"]),
+    ({"nonnegative": True}, ValueError, ["nonnegative", "weak", "True"]),
+    ({"l1_regularization": 0.1}, ValueError, ["l1_regularization", "weak", "0.1"]),
+    ({"learning_rate": 0.1}, ValueError, ["learning_rate", "weak", "0.1"]),
+    ({"validation": 0.1}, ValueError, ["validation", "weak", "0.1"]),
+    ({"validation": np.ones((2, 3))}, ValueError, ["validation", "weak"]),
+    ({"unobserved_weight": 0}, ValueError, ["unobserved_weight", "above 0", "0"]),
+    ({"unobserved_weight": np.nan}, ValueError, ["unobserved_weight", "nan"]),
+    ({"unobserved_weight": "small"}, TypeError, ["unobserved_weight", "'small'"]),
+    ({"sample_weight": dense(-1.0, at=(1, 1))}, ValueError, ["sample_weight[1, 1]", "-1.0"]),
+    ({"X": csr(data=(1.0, 0.0, 3.0))}, ValueError, ["X[0, 2]", "0.0", "positive"]),
+    ({"X": dense(-2.0)}, ValueError, ["X[1, 0]", "-2.0", "positive"]),
+    ({"X": dense(np.nan)}, ValueError, ["X[1, 0]", "nan"]),
+    ({"X": dense(1j)}, TypeError, ["X", "complex"]),
+    ({"X": np.zeros((2, 3))}, ValueError, ["X", "no observed entry"]),
+]
 
 # keyword arguments, exception, words that the message must have
 TABLE = [
@@ -81,7 +101,7 @@ TABLE = [
     ({"shape": (5, 5), "unobserved": "zero", "X": dense(1.0)}, ValueError, ["shape", "(5, 5)", "(2, 3)"]),
     ({"duplicates": "mean", "unobserved": "zero", "X": dense(1.0)}, ValueError, ["duplicates", "'mean'"]),
     # what later issues own
-    ({"unobserved": "weak"}, NotImplementedError, ["unobserved", "weak"]),
+    *((WEAK | arguments, error, words) for arguments, error, words in WEAK_TABLE),
     ({"sample_weight": np.ones(4)}, ValueError, ["sample_weight", "(4,)", "(2, 3)"]),
     ({"sample_weight": dense(-1.0)}, ValueError, ["sample_weight[1, 0]", "-1.0"]),
     ({"sample_weight": dense(np.nan)}, ValueError, ["sample_weight[1, 0]", "nan"]),
@@ -91,7 +111,7 @@ TABLE = [
     ({"sample_weight": sp.csr_array(np.eye(2, 3))}, ValueError, ["sample_weight", "4 entries"]),
     ({"sample_weight": [1.0], "X": ([0, 1], [0, 0], [1.0, 2.0])}, ValueError, ["sample_weight", "(1,)", "2 entries"]),
     ({"sample_weight": dense(1.0), "X": dense(1.0), "unobserved": "zero"}, NotImplementedError, ["sample_weight"]),
-    ({"unobserved_weight": 0.1}, NotImplementedError, ["unobserved_weight"]),
+    ({"unobserved_weight": 0.1}, ValueError, ["unobserved_weight", "'missing'"]),
     ({"init": (np.ones((2, 2)), np.ones((3, 2)))}, TypeError, ["init", "tuple"]),
     ({"posterior_samples": 5}, NotImplementedError, ["posterior_samples"]),
     ({"max_memory": 10**9}, NotImplementedError, ["max_memory"]),
@@ -186,6 +206,7 @@ def name_of(case):
 def test_bad_input(case, monkeypatch):
     arguments, error, words = case
     monkeypatch.setattr(fitting, "fit_factors", lambda *_: pytest.fail("the fit began"))
+    monkeypatch.setattr(weak.Alternation, "run", lambda *_: pytest.fail("the fit began"))
     with pytest.raises(error, match=".*".join(map(re.escape, words[:1]))) as caught:
         ff.fit(**({"X": GOOD, "rank": 8} | arguments))
     for word in words:
@@ -212,6 +233,6 @@ def test_equal_values_warn_and_name_weak(values):
 
 
 def test_slow_dense_fit_warns_before_it_starts(monkeypatch):
-    monkeypatch.setattr("fastfactor.api._SLOW_DENSE_WORK", 10)
+    monkeypatch.setattr("fastfactor.problems._SLOW_DENSE_WORK", 10)
     with pytest.warns(UserWarning, match=r"2 x 3.* s on.*fastfactor\.svd"):
         ff.fit(dense(1.0), 8, unobserved="zero", max_epochs=1)

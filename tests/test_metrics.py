@@ -19,6 +19,25 @@ def test_errors():
     assert math.isnan(metrics.rmse([1.0, np.nan], [1.0, 1.0]))
 
 
+@pytest.mark.parametrize("dtype", ["float32", "float64", "complex64", "complex128", "int16"])
+def test_errors_are_summed_in_double_precision(rng, dtype):
+    a, b = (1e3 * rng.standard_normal((2, 1000, 7))).astype(dtype)
+    e = np.abs(a.astype(complex) - b.astype(complex))
+    assert metrics.mae(a, b) == pytest.approx(e.mean(), rel=1e-12)
+    assert metrics.rmse(a, b) == pytest.approx(np.sqrt((e**2).mean()), rel=1e-12)
+    assert metrics.mae(a[:, ::2], b[:, ::2]) == pytest.approx(e[:, ::2].mean(), rel=1e-12)
+
+
+def test_relevant_entries_count_once_in_any_order():
+    """Unsorted and repeated ones too, explicit zeros included; the user's matrix stays as it is."""
+    relevant = sp.csr_array(([1.0, 0.0, 1.0], [3, 1, 3], [0, 3]), shape=(1, 5))
+    before = relevant.indices.copy()
+    assert metrics.recall_at_k([[1, 0]], relevant, 2) == 0.5
+    assert metrics.recall_at_k([[3, 1]], relevant, 2) == 1
+    assert metrics.ndcg_at_k([[3, 1]], relevant, 2) == 1
+    np.testing.assert_array_equal(relevant.indices, before)
+
+
 @pytest.mark.parametrize("k", [1, 3, 5, 9])
 def test_rankings_equal_their_definitions(k):
     rng = np.random.default_rng(k)

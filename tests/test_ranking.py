@@ -6,8 +6,8 @@ import scipy.sparse as sp
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fastfactor import ranking
 from fastfactor.model import Factorization
+from fastfactor.solvers import top
 
 
 def make_model(n_rows, n_cols, rank=3, dtype="float32", biases=True, seed=0):
@@ -205,8 +205,8 @@ def test_complex_predictions_have_no_order():
 def test_memory_stays_bounded(monkeypatch):
     """No block of scores is larger than a tile."""
     sizes = []
-    original = ranking.select_tile
-    monkeypatch.setattr(ranking, "select_tile", lambda tile, *rest: (sizes.append(tile.nbytes), original(tile, *rest)))
+    original = top.select_tile
+    monkeypatch.setattr(top, "select_tile", lambda tile, *rest: (sizes.append(tile.nbytes), original(tile, *rest)))
     make_model(2100, 5000).recommend(np.arange(2100), 5)
     assert max(sizes) == 1 << 20
     assert len(sizes) == 9 * 5  # blocks of 256 rows, tiles of 1024 columns

@@ -77,11 +77,16 @@ class Penalty:
 FREQUENCY_POWER = 0.4
 
 
+def compute_frequency_factor(counts: NDArray[np.int64]) -> float:
+    """Return the factor with which counts**-power has mean 1 over the entries of rows with so many each."""
+    counts = np.maximum(counts, 1)
+    return float(counts.sum() / (counts ** (1 - FREQUENCY_POWER)).sum())
+
+
 def weigh_by_frequency(counts: NDArray[np.int64]) -> NDArray[np.float64]:
     """Return a weight for the penalty of each row: falling with its number of entries, its mean over entries 1.
 
     The smoothed weighted trace norm of Foygel, Salakhutdinov, Shamir and Srebro (NIPS 2011) has the same aim.
     """
-    counts = np.maximum(counts, 1)
-    weights = counts**-FREQUENCY_POWER
-    return np.asarray(weights * (counts.sum() / (weights * counts).sum()), np.float64)
+    weights = np.maximum(counts, 1) ** -FREQUENCY_POWER
+    return np.asarray(weights * compute_frequency_factor(counts), np.float64)

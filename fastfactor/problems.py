@@ -1,0 +1,232 @@
+"""The three problems: from checked arguments and a matrix to a model, by way of units, a solver and back."""
+
+from __future__ import annotations
+
+import warnings
+from dataclasses import asdict
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from fastfactor.kernels.losses import LOSSES, find_loss, find_traits
+from fastfactor.kernels.update import Factors
+from fastfactor.matrix.domains import check_domain, check_labels, locate_in
+from fastfactor.matrix.grid import Grid, Held
+from fastfactor.matrix.inputs import Observations, as_dense, as_observations
+from fastfactor.matrix.positives import as_positives, store_rows
+from fastfactor.matrix.weights import as_weights, weigh_moments
+from fastfactor.model import Factorization
+from fastfactor.options import Options, check_dtype, check_penalty_lengths, check_real
+from fastfactor.solvers.fitting import Fitted, Task, fit_dense, fit_observed
+from fastfactor.solvers.recipe import Recipe
+from fastfactor.solvers.schedule import count_epochs_of_all
+from fastfactor.solvers.standard import Standard, standardise
+from fastfactor.solvers.weak import Positives, fit_weak
+from fastfactor.starting import as_start
+
+_SLOW_DENSE_WORK = 2e11  # entries x rank x epochs of unobserved="zero": minutes
+
+
+def fit_zero(
+    X: Any,
+    validation: Any,
+    shape: Any,
+    duplicates: str,
+    dtype: Any,
+    options: Any,
+    init: Factorization | None,
+) -> Factorization:
+    """Fit every entry, what is not stored being 0."""
+    if validation is not None and validation is not False:
+        raise ValueError("validation must be None or False where unobserved='zero': every entry is fitted")
+    if duplicates not in ("error", "sum"):
+        raise ValueError(f"duplicates must be 'sum' (or the default) where unobserved='zero', got {duplicates!r}")
+    A = as_dense(X, shape=shape)
+    work = A.size * options.rank * (options.max_epochs or count_epochs_of_all(A.shape))
+    if work > _SLOW_DENSE_WORK:
+        warnings.warn(
+            f"unobserved='zero' visits all {A.shape[0]} x {A.shape[1]} entries each epoch, about {work / 3e9:.0f} s on "
+            "two cores; fastfactor.svd solves the same problem much faster",
+            stacklevel=3,
+        )
+    computed = check_dtype(dtype, A.dtype, A.dtype)
+    _check_real_only(options, computed)
+    if options.loss == "squared":
+        largest = float(np.abs(A).max())
+        scale = largest * float(np.sqrt(np.mean(np.abs(A / (largest or 1.0)) ** 2))) or 1.0
+        _check_range_of(computed, 0.0, scale)
+        standard = Standard.of_moments(0.0, scale, (A / (largest or 1.0)).mean() * largest)
+    else:
+        labels = check_domain(find_traits(options.loss).domain, A.ravel(), lambda i: divmod(i, A.shape[1]))
+        standard = standardise(options.loss, A.ravel(), _is_centred(options), labels)
+    check_penalty_lengths(options.penalty, A.shape)
+    task = Task.of(options, computed, standard, as_start(init, A.shape, computed))
+    real = A.real.dtype.type
+    shift, scale = standard.labels
+    A = A / real(scale) if shift == 0 else (A - real(shift)) / real(scale)
+    fitted = fit_dense(np.ascontiguousarray(A, computed), options, task)
+    recipe = asdict(Recipe.of("zero", options, standard, options.penalty or (0.0, 0.0)))
+    return as_model(fitted, task, np.arange(A.shape[0]), np.arange(A.shape[1]), recipe)
+
+
+def fit_missing(
+    X: Any,
+    validation: Any,
+    shape: Any,
+    duplicates: str,
+    dtype: Any,
+    options: Any,
+    sample_weight: Any,
+    init: Factorization | None,
+) -> Factorization:
+    """Fit the stored entries."""
+    observed = as_observations(X, shape=shape, duplicates=duplicates)
+    check_penalty_lengths(options.penalty, observed.shape)
+    computed = check_dtype(dtype, observed.data.dtype, np.float32)
+    _check_real_only(options, computed)
+    if observed.std == 0:
+        warnings.warn(
+            f"all stored values of X equal {observed.data[0]}: with unobserved='missing' there is nothing to learn but "
+            "that; for implicit feedback use unobserved='weak'",
+            stacklevel=3,
+        )
+    weights = None if sample_weight is None else as_weights(sample_weight, X, observed)
+    if weights is not None:
+        observed = weigh_moments(observed, weights)
+    standard = _standardise(observed, options, computed, weights)
+    mean_weight = 1.0 if weights is None else float(weights.mean())
+    if weights is not None:
+        standard = standard.weighted(mean_weight)
+        weights = weights / mean_weight
+    task = Task.of(options, computed, standard, as_start(init, observed.shape, computed))
+    fitted, grid = fit_observed(observed, _check_validation(validation, observed, task), options, task, weights)
+    penalty = fitted.selection["regularization"]
+    described = Recipe.of("missing", options, standard, penalty, weight=mean_weight)
+    by_frequency = fitted.selection["scaled_by_frequency"]
+    recipe = described.scaled_by_frequency(np.diff(observed.indptr)) if by_frequency else asdict(described)
+    return as_model(fitted, task, grid.row_order, grid.col_order, recipe)
+
+
+def fit_positives(
+    X: Any,
+    shape: Any,
+    duplicates: str,
+    dtype: Any,
+    options: Options,
+    sample_weight: Any,
+    others: float | None,
+    init: Factorization | None,
+    search: bool,
+) -> Factorization:
+    """Fit positives, and zeros of small weight."""
+    observed = as_positives(X, shape, duplicates)
+    check_penalty_lengths(options.penalty, observed.shape)
+    computed = check_dtype(dtype, observed.data.dtype, np.float32)
+    weights = None if sample_weight is None else as_weights(sample_weight, X, observed)
+    task = Task.of(options, computed, Standard.of_moments(0.0, 1.0, 1.0), as_start(init, observed.shape, computed))
+    ones = np.ones(observed.n_entries)
+    positives = Positives.of(store_rows(observed.indptr, observed.indices, ones, weights, computed), observed.shape[1])
+    fitted = fit_weak(positives, others, task, search=search)
+    chosen = fitted.selection["unobserved_weight"]
+    recipe = asdict(Recipe.of("weak", options, task.standard, fitted.selection["regularization"], others=chosen))
+    return as_model(fitted, task, np.arange(observed.shape[0]), np.arange(observed.shape[1]), recipe)
+
+
+def _is_centred(options: Options) -> bool:
+    """Whether predictions are measured from a constant: with biases, behind a link always, with signs bound never."""
+    return not any(options.nonnegative) and (options.biases or find_traits(options.loss).centre == "origin")
+
+
+def _check_real_only(options: Options, dtype: np.dtype[Any]) -> None:
+    """Refuse what complex numbers do not have: a sign, and an L1 penalty of their parts."""
+    for name, sides in (("nonnegative", options.nonnegative), ("l1_regularization", options.l1_penalty)):
+        if any(sides) and dtype.kind == "c":
+            raise TypeError(f"{name} needs real values, X is complex")
+
+
+def _standardise(X: Observations, options: Options, computed: np.dtype[Any], weights: NDArray[Any] | None) -> Standard:
+    """Choose the units of a fit of `X`, having checked that the loss is defined for its values."""
+    if options.loss != "squared":
+        values = X.data[: X.n_entries]
+        labels = check_domain(find_traits(options.loss).domain, values, locate_in(X))
+        values = values if weights is None else values[weights > 0]
+        return standardise(options.loss, values, _is_centred(options), labels)
+    centred = _is_centred(options)
+    shift = X.mean if centred else 0.0
+    scale = (X.std if centred else float(np.hypot(X.std, abs(X.mean)))) or 1.0
+    _check_range_of(computed, shift, scale)
+    return Standard.of_moments(shift, scale, X.mean)
+
+
+def _check_range_of(dtype: np.dtype[Any], shift: Any, scale: float) -> None:
+    """Refuse values whose model would overflow or vanish in `dtype`; `shift` and `scale` are theirs."""
+    limits = np.finfo(dtype)
+    if abs(shift) + scale > float(limits.max) / 1e3 or scale < float(limits.tiny) * 1e3:
+        raise ValueError(
+            f"X has values around {abs(shift):.3g} that vary by {scale:.3g}, out of the range of dtype {dtype}: "
+            "pass dtype='float64', or rescale them"
+        )
+
+
+def _check_validation(validation: Any, observed: Observations, task: Task) -> Any:
+    """Return None, False, a share, or a function from the grid to the entries given."""
+    if validation is None or validation is False:
+        return validation
+    if isinstance(validation, float | np.floating):
+        share = check_real(validation, "validation", strict=True)
+        if share >= 1:
+            raise ValueError(f"validation must be a share below 1, got {validation}")
+        return share
+    shape = observed.shape if isinstance(validation, tuple) else None
+    given = as_observations(validation, shape=shape, name="validation")
+    if given.shape != observed.shape:
+        raise ValueError(f"validation has shape {given.shape}, X has {observed.shape}")
+
+    domain = find_traits(task.spec.loss).domain
+    if task.spec.loss != "squared" and domain != "binary":
+        check_domain(domain, given.data[: given.n_entries], locate_in(given), "validation")
+    elif domain == "binary":
+        check_labels(task.standard.labels, given.data[: given.n_entries], locate_in(given), "validation")
+
+    def place(grid: Grid) -> Held:
+        places = np.argsort(grid.row_order), np.argsort(grid.col_order)
+        values = task.standard.apply(given.data[: given.n_entries], task.dtype)
+        return Held(places[0][given.rows], places[1][given.indices[: given.n_entries]], values)
+
+    return place
+
+
+def as_model(
+    fitted: Fitted, task: Task, row_order: NDArray[Any], col_order: NDArray[Any], recipe: dict[str, Any]
+) -> Factorization:
+    """Bring factors back to the user's order and units."""
+    scale, rank = task.standard.scale, task.options.rank
+    unit, loss_unit = task.standard.penalty_unit, task.standard.loss_unit
+    factors: Factors = fitted.factors
+    real = factors.U.real.dtype.type
+
+    def restore(M: NDArray[Any], order: NDArray[Any], factor: float) -> NDArray[Any]:
+        out = np.empty((len(M), rank) if M.ndim == 2 else len(M), M.dtype)
+        out[order] = M[:, :rank] if M.ndim == 2 else M
+        out *= real(factor)
+        return out
+
+    columns: dict[str, ArrayLike] = {
+        "epoch": np.array([e.epoch for e in fitted.history], np.int64),
+        "seconds": np.array([e.seconds for e in fitted.history]),
+        "learning_rate": np.array([e.learning_rate for e in fitted.history]) / unit,
+        "train_loss": np.array([e.train_loss for e in fitted.history]) * loss_unit,
+        "validation_loss": np.array([e.validation_loss for e in fitted.history]) * loss_unit,
+    }
+    return Factorization(
+        U=restore(factors.U, row_order, scale**0.5),
+        V=restore(factors.V, col_order, scale**0.5),
+        mean=task.dtype.type(task.standard.shift),
+        row_bias=restore(factors.row_bias, row_order, scale),
+        col_bias=restore(factors.col_bias, col_order, scale),
+        history={name: np.asarray(column) for name, column in columns.items()},
+        selection=fitted.selection,
+        loss=task.spec.loss if task.spec.loss in LOSSES else find_loss(task.spec.loss),
+        recipe=recipe,
+    )

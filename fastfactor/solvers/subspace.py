@@ -264,7 +264,7 @@ class Watch:
 def solve(operator: Operand, request: Request, basis: Basis, first: NDArray[Any] | None = None) -> Ritz:
     """Return the wanted Ritz pairs of B = A^H A, once all residuals meet the tolerance or the passes are spent."""
     k, watch, probed, n_passes = request.k, Watch(request.k), None, 0
-    keep = min(pad(k + (basis.size - k) // 6, BLOCK), basis.size - 2 * BLOCK)
+    keep = min(pad(k + (basis.size - k) // 3, BLOCK), basis.size - 2 * BLOCK)
     basis.begin(first)
     basis.loss = max(1e-3 * request.tol if request.is_lean else 0.0, 4 * basis.eps)
     while True:

@@ -209,8 +209,8 @@ def build_grid(
     row_order, row_starts = deal_stripes(np.diff(X.indptr), B, rng)
     col_order, col_starts = deal_stripes(count_entries(X, max(1, X.n_entries // _SAMPLED_ENTRIES)), B, rng)
     index = _index_dtype(row_starts, col_starts)
-    row_stripe, _ = _invert_deal(row_order, row_starts, index)
-    col_place = _invert_deal(col_order, col_starts, index)
+    row_stripe = _find_stripes(row_order, row_starts)
+    col_place = _find_stripes(col_order, col_starts), _find_positions(col_order, col_starts, index)
 
     slices = slice_rows(X.indptr)
     held_out = (np.uint64(seed), np.uint64(round(held_share * 2**32)))
@@ -236,10 +236,15 @@ def build_grid(
     return Grid(blocks, row_order, col_order, held, n_entries)
 
 
-def _invert_deal(order: NDArray[np.int64], starts: NDArray[np.int64], index: Any) -> tuple[NDArray[Any], NDArray[Any]]:
-    """Return for each row (or column) its stripe and its position in the stripe."""
-    sizes = np.diff(starts)
-    stripe, local = np.empty(len(order), np.uint8), np.empty(len(order), index)
-    stripe[order] = np.repeat(np.arange(len(sizes)), sizes)
-    local[order] = np.arange(len(order)) - np.repeat(starts[:-1], sizes)
-    return stripe, local
+def _find_stripes(order: NDArray[np.int64], starts: NDArray[np.int64]) -> NDArray[np.uint8]:
+    """Return for each row (or column) its stripe."""
+    stripe = np.empty(len(order), np.uint8)
+    stripe[order] = np.repeat(np.arange(len(starts) - 1), np.diff(starts))
+    return stripe
+
+
+def _find_positions(order: NDArray[np.int64], starts: NDArray[np.int64], index: Any) -> NDArray[Any]:
+    """Return for each row (or column) its position in its stripe."""
+    local = np.empty(len(order), index)
+    local[order] = np.arange(len(order)) - np.repeat(starts[:-1], np.diff(starts))
+    return local

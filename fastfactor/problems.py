@@ -17,7 +17,7 @@ from fastfactor.matrix.inputs import Observations, as_dense, as_observations
 from fastfactor.matrix.positives import as_positives, store_rows
 from fastfactor.matrix.weights import as_weights, weigh_moments
 from fastfactor.model import Factorization
-from fastfactor.options import Options, check_dtype, check_penalty_lengths, check_real
+from fastfactor.options import Options, check_dtype, check_lengths, check_real
 from fastfactor.solvers.fitting import Fitted, Task, fit_dense, fit_observed
 from fastfactor.solvers.recipe import Recipe
 from fastfactor.solvers.schedule import count_epochs_of_all
@@ -60,7 +60,7 @@ def fit_zero(
     else:
         labels = check_domain(find_traits(options.loss).domain, A.ravel(), lambda i: divmod(i, A.shape[1]))
         standard = standardise(options.loss, A.ravel(), _is_centred(options), labels)
-    check_penalty_lengths(options.penalty, A.shape)
+    check_lengths(options, A.shape)
     task = Task.of(options, computed, standard, as_start(init, A.shape, computed))
     real = A.real.dtype.type
     shift, scale = standard.labels
@@ -82,7 +82,7 @@ def fit_missing(
 ) -> Factorization:
     """Fit the stored entries."""
     observed = as_observations(X, shape=shape, duplicates=duplicates)
-    check_penalty_lengths(options.penalty, observed.shape)
+    check_lengths(options, observed.shape)
     computed = check_dtype(dtype, observed.data.dtype, np.float32)
     _check_real_only(options, computed)
     if observed.std == 0:
@@ -121,7 +121,7 @@ def fit_positives(
 ) -> Factorization:
     """Fit positives, and zeros of small weight."""
     observed = as_positives(X, shape, duplicates)
-    check_penalty_lengths(options.penalty, observed.shape)
+    check_lengths(options, observed.shape)
     computed = check_dtype(dtype, observed.data.dtype, np.float32)
     weights = None if sample_weight is None else as_weights(sample_weight, X, observed)
     task = Task.of(options, computed, Standard.of_moments(0.0, 1.0, 1.0), as_start(init, observed.shape, computed))

@@ -73,11 +73,6 @@ def run_in_slices(work: Callable[[slice], Any], n_rows: int, n_threads: int) -> 
         return list(pool.map(work, parts))
 
 
-def inner_products(A: NDArray[Any], B: NDArray[Any], n_threads: int) -> NDArray[Any]:
-    """Return A^H B for tall A and B."""
-    return np.asarray(np.sum(run_in_slices(lambda part: A[part].conj().T @ B[part], len(A), n_threads), axis=0))
-
-
 def rotate_rows(U: NDArray[Any], T: NDArray[Any], n_threads: int) -> None:
     """Replace U by U T, a few rows at a time, so that the products stay in the caches."""
 
@@ -87,6 +82,11 @@ def rotate_rows(U: NDArray[Any], T: NDArray[Any], n_threads: int) -> None:
             U[rows] = U[rows] @ T
 
     run_in_slices(work, len(U), n_threads)
+
+
+def pad(n: int, multiple: int) -> int:
+    """Return the least multiple of `multiple` that is >= n."""
+    return -(-n // multiple) * multiple
 
 
 def aligned_zeros(shape: tuple[int, ...], dtype: np.dtype[Any]) -> NDArray[Any]:

@@ -14,7 +14,7 @@ import scipy.sparse as sp
 from numpy.typing import NDArray
 from scipy.sparse.linalg import LinearOperator, aslinearoperator
 
-from fastfactor.blas import aligned_empty, aligned_zeros, run_in_slices
+from fastfactor.blas import aligned_empty, aligned_zeros, pad, run_in_slices
 from fastfactor.kernels.gram import (
     DenseRows,
     SparseRows,
@@ -68,9 +68,14 @@ class Operand(ABC):
         G[0, : self.n] += self.adjoint(self.multiply(X[: self.n]))
 
     def triplets(self, V: Array, s: Array) -> tuple[Array, Array]:
-        """Return U = B V / s and B^H U; columns where s is zero come out as zeros."""
-        U = self.multiply(V) * invert(s)
-        return U, self.adjoint(U)
+        """Return U = B V / s and B^H U; columns where s is zero come out as zeros.
+
+        All three matrices have rows of zeros up to a multiple of four, and a multiple of BLOCK columns.
+        """
+        U, Z = np.zeros((pad(self.m, 4), V.shape[1]), V.dtype), np.zeros_like(V)
+        U[: self.m] = self.multiply(V[: self.n]) * invert(s)
+        Z[: self.n] = self.adjoint(U[: self.m])
+        return U, Z
 
     def certify(self, V: Array, U: Array, s: Array) -> tuple[Array, Array]:
         """Return the norms of the columns of B V - U s and of B^H U - V s, computed anew from B."""
@@ -119,7 +124,8 @@ class SparseOperand(Operand):
 
     def triplets(self, V: Array, s: Array) -> tuple[Array, Array]:
         """Return U = B V / s and B^H U, in one reading of B for each block."""
-        U, Z = aligned_empty((self.m, V.shape[1]), V.dtype), np.empty_like(V)
+        U, Z = aligned_empty((pad(self.m, 4), V.shape[1]), V.dtype), np.empty_like(V)
+        U[self.m :], Z[self.n :] = 0, 0
         inverse = invert(s)[None, :].astype(V.dtype)
         G = aligned_zeros((N_SLICES, self.n, BLOCK), V.dtype)
         for q in range(V.shape[1] // BLOCK):

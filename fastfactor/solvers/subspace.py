@@ -14,13 +14,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from fastfactor.blas import aligned_zeros
+from fastfactor.blas import aligned_zeros, pad
 from fastfactor.kernels.basis import collect, rotate, subtract, transform
 from fastfactor.matrix.operators import BLOCK, LANES, N_SLICES, Operand
+from fastfactor.solvers.tall import fixed_parts
 from fastfactor.threads import launch
 
 ILL_CONDITIONED = 1e-6  # least eigenvalue of a block's scaled Gram matrix for which X R is W to 1e-13
-N_PARTS = 16  # row slices of the basis; fixed, so that sums do not depend on the thread count
 
 
 @dataclass
@@ -59,7 +59,8 @@ class Ritz:
     ----------
     theta : (k,) float64 array
     V : (rows, width) array
-        Orthonormal columns, the first k of which belong to `theta`; padded with zero rows.
+        Orthonormal columns, the first k of which belong to `theta`; rows of zeros up to a multiple of four. There may
+        be more columns.
     norm : float
         The largest Ritz value of all, wanted or not: an estimate of the norm of B.
     n_passes : int
@@ -69,17 +70,6 @@ class Ritz:
     V: NDArray[Any]
     norm: float
     n_passes: int
-
-
-def pad(n: int, multiple: int) -> int:
-    """Return the least multiple of `multiple` that is >= n."""
-    return -(-n // multiple) * multiple
-
-
-def fixed_parts(n_rows: int) -> NDArray[np.int64]:
-    """Return the boundaries of at most N_PARTS slices of `n_rows` rows, multiples of four all."""
-    quads = n_rows // 4
-    return 4 * (np.arange(min(N_PARTS, max(1, quads // 16)) + 1) * quads // min(N_PARTS, max(1, quads // 16)))
 
 
 @dataclass

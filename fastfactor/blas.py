@@ -59,12 +59,12 @@ def one_blas_thread() -> Iterator[None]:
         holders.leave()
 
 
-def run_in_slices(work: Callable[[slice], Any], n_rows: int, n_threads: int) -> list[Any]:
+def run_in_slices(work: Callable[[slice], Any], n_rows: int, n_threads: int, n_slices: int | None = None) -> list[Any]:
     """Return ``work(slice)`` for fixed slices of the rows, in order, from `n_threads` Python threads.
 
     The slices depend on `n_rows` only, so that whatever is summed from the results is the same for any thread count.
     """
-    n_slices = min(16, max(1, n_rows // 1024))  # shorter ones are not worth a thread
+    n_slices = n_slices or min(16, max(1, n_rows // 1024))  # shorter ones are not worth a thread
     edges = np.linspace(0, n_rows, n_slices + 1).astype(int)
     parts = [slice(int(start), int(stop)) for start, stop in itertools.pairwise(edges)]
     if n_threads == 1 or len(parts) == 1:

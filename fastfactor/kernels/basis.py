@@ -7,6 +7,7 @@ are multiples of four; rows of zeros at the end change nothing.
 
 from __future__ import annotations
 
+import numpy as np
 from numba import prange
 
 from fastfactor.kernels.compiling import kernel, parallel_kernel
@@ -14,14 +15,22 @@ from fastfactor.kernels.simd import conj, load, store, zeros
 
 
 @kernel
+def quad(r):
+    """Return r to r + 3, unsigned, so that nothing looks for negative indices."""
+    first = np.uint64(r)
+    return first, first + np.uint64(1), first + np.uint64(2), first + np.uint64(3)
+
+
+@kernel
 def add_products(Q, lo, hi, r, w0, w1, w2, w3, C, q, static):
     """C[p] += sum_i conj(Q[r + i, p]) w_i for p in lo:hi, chunk q of C."""
-    for p in range(lo, hi):
+    r0, r1, r2, r3 = quad(r)
+    for p in range(np.uint64(lo), np.uint64(hi)):
         c = load(C, p, q, static)
-        c = c + conj(Q[r, p]) * w0
-        c = c + conj(Q[r + 1, p]) * w1
-        c = c + conj(Q[r + 2, p]) * w2
-        c = c + conj(Q[r + 3, p]) * w3
+        c = c + conj(Q[r0, p]) * w0
+        c = c + conj(Q[r1, p]) * w1
+        c = c + conj(Q[r2, p]) * w2
+        c = c + conj(Q[r3, p]) * w3
         store(C, p, q, c, static)
 
 
@@ -29,20 +38,24 @@ def add_products(Q, lo, hi, r, w0, w1, w2, w3, C, q, static):
 def combine(Q, lo, hi, r, C, q, static):
     """Return sum_p Q[r + i, p] C[p] for i = 0..3 and p in lo:hi, chunk q of C."""
     w0, w1, w2, w3 = zeros(C, static), zeros(C, static), zeros(C, static), zeros(C, static)
-    for p in range(lo, hi):
+    r0, r1, r2, r3 = quad(r)
+    for p in range(np.uint64(lo), np.uint64(hi)):
         c = load(C, p, q, static)
-        w0 = w0 + Q[r, p] * c
-        w1 = w1 + Q[r + 1, p] * c
-        w2 = w2 + Q[r + 2, p] * c
-        w3 = w3 + Q[r + 3, p] * c
+        w0 = w0 + Q[r0, p] * c
+        w1 = w1 + Q[r1, p] * c
+        w2 = w2 + Q[r2, p] * c
+        w3 = w3 + Q[r3, p] * c
     return w0, w1, w2, w3
 
 
 @parallel_kernel
-def collect(G, W, Q, lo, hi, starts, C, static):
-    """W = sum of G[s], which become zero; C[t, lo:hi] = Q_t^H W_t for each slice t of rows (columns lo:hi of Q)."""
+def collect(G, W, Q, head, lo, hi, starts, C, S, signs, static):
+    """W = sum of G[s], which become zero; C[t] = Q_t^H W_t for each slice t of rows and columns :head and lo:hi of Q.
+
+    On the way the sketch S, which is Q signs, takes in the last block of columns before hi.
+    """
     for t in prange(len(starts) - 1):
-        C[t, lo:hi] = 0
+        C[t] = 0
         for r in range(starts[t], starts[t + 1], 4):
             for i in range(r, r + 4):
                 w = zeros(W, static)
@@ -52,24 +65,31 @@ def collect(G, W, Q, lo, hi, starts, C, static):
                 store(W, i, 0, w, static)
             w0, w1 = load(W, r, 0, static), load(W, r + 1, 0, static)
             w2, w3 = load(W, r + 2, 0, static), load(W, r + 3, 0, static)
+            add_products(Q, 0, head, r, w0, w1, w2, w3, C[t], 0, static)
             add_products(Q, lo, hi, r, w0, w1, w2, w3, C[t], 0, static)
+            s0, s1, s2, s3 = combine(Q, hi - static.lanes, hi, r, signs, 0, static)
+            store(S, r, 0, load(S, r, 0, static) + s0, static)
+            store(S, r + 1, 0, load(S, r + 1, 0, static) + s1, static)
+            store(S, r + 2, 0, load(S, r + 2, 0, static) + s2, static)
+            store(S, r + 3, 0, load(S, r + 3, 0, static) + s3, static)
 
 
 @parallel_kernel
-def subtract(W, Q, lo, hi, D, starts, C, M, static):
-    """W -= Q[:, lo:hi] D[lo:hi]; then C[t, :hi] = Q_t^H W_t and M[t] = W_t^H W_t: one reading of Q does all."""
+def subtract(W, Q, head, lo, hi, D, starts, S, K, M, static):
+    """W -= Q D, of columns :head and lo:hi; then K[t] = S_t^H W_t and M[t] = W_t^H W_t."""
     for t in prange(len(starts) - 1):
-        C[t, :hi] = 0
+        K[t] = 0
         M[t] = 0
         for r in range(starts[t], starts[t + 1], 4):
             d0, d1, d2, d3 = combine(Q, lo, hi, r, D, 0, static)
-            w0, w1 = load(W, r, 0, static) - d0, load(W, r + 1, 0, static) - d1
-            w2, w3 = load(W, r + 2, 0, static) - d2, load(W, r + 3, 0, static) - d3
+            e0, e1, e2, e3 = combine(Q, 0, head, r, D, 0, static)
+            w0, w1 = load(W, r, 0, static) - (d0 + e0), load(W, r + 1, 0, static) - (d1 + e1)
+            w2, w3 = load(W, r + 2, 0, static) - (d2 + e2), load(W, r + 3, 0, static) - (d3 + e3)
             store(W, r, 0, w0, static)
             store(W, r + 1, 0, w1, static)
             store(W, r + 2, 0, w2, static)
             store(W, r + 3, 0, w3, static)
-            add_products(Q, 0, hi, r, w0, w1, w2, w3, C[t], 0, static)
+            add_products(S, 0, static.lanes, r, w0, w1, w2, w3, K[t], 0, static)
             add_products(W, 0, static.lanes, r, w0, w1, w2, w3, M[t], 0, static)
 
 

@@ -6,11 +6,11 @@ of two on the way, so that neither A^H A overflows nor underflows.
 
 from __future__ import annotations
 
+import functools
 from abc import ABC, abstractmethod
 from typing import Any
 
 import numpy as np
-import scipy.sparse as sp
 from numpy.typing import NDArray
 from scipy.sparse.linalg import LinearOperator, aslinearoperator
 
@@ -27,7 +27,8 @@ from fastfactor.kernels.gram import (
     multiply_sparse,
 )
 from fastfactor.kernels.simd import Spec, Static
-from fastfactor.matrix.inputs import is_sparse
+from fastfactor.matrix.inputs import check_structure, is_sparse
+from fastfactor.matrix.transposing import transpose_arrays
 from fastfactor.threads import launch
 
 BLOCK = 8  # columns that a pass works on
@@ -94,13 +95,14 @@ def _norms(M: Array) -> Array:
 class SparseOperand(Operand):
     """Rows of a CSR matrix, walked by the fused kernels."""
 
-    def __init__(self, B: Any, scale: float) -> None:
-        self.m, self.n = B.shape
-        self.dtype = np.result_type(B.dtype, np.float64)
+    def __init__(self, arrays: tuple[Array, Array, Array], shape: tuple[int, int], scale: float) -> None:
+        indptr, indices, values = arrays
+        self.m, self.n = shape
+        self.dtype = np.result_type(values.dtype, np.float64)
         self.scale = scale
-        starts = np.searchsorted(B.indptr, np.linspace(0, B.indptr[-1], N_SLICES + 1)).astype(np.int64)
+        starts = np.searchsorted(indptr, np.linspace(0, indptr[-1], N_SLICES + 1)).astype(np.int64)
         starts[0], starts[-1] = 0, self.m
-        self.rows = SparseRows(B.indptr, B.indices, B.data, np.float64(scale), starts)
+        self.rows = SparseRows(indptr, indices, values, np.float64(scale), starts)
 
     def add_gram(self, X: Array, G: Array) -> None:
         """Add B^H B X to G."""
@@ -169,8 +171,9 @@ class DenseOperand(Operand):
         rest = self._take(slice(self.m - self.m % 4, self.m))  # the kernel takes four rows at a time
         G[0, : self.n] += rest.conj().T @ (rest @ X[: self.n])
 
-    def _slices(self, work: Any) -> list[Any]:
-        return run_in_slices(work, self.m, self.n_threads)
+    def _slices(self, work: Any, width: int) -> list[Any]:
+        is_short = self.m * self.n * width < 1e8  # then threads cost more than they save
+        return run_in_slices(work, self.m, 1 if is_short else self.n_threads)
 
     def gram(self) -> Array:
         """Return B^H B."""
@@ -179,7 +182,8 @@ class DenseOperand(Operand):
             rows = self._take(part)  # taken once: NumPy then sees a symmetric product, which costs half
             return np.asarray(rows.conj().T @ rows)
 
-        return np.asarray(np.sum(self._slices(work), axis=0))
+        n_slices = max(1, min(16, self.m // (3 * self.n)))  # each sums up a matrix of its own
+        return np.asarray(functools.reduce(np.add, run_in_slices(work, self.m, self.n_threads, n_slices)))
 
     def _take(self, part: slice) -> Array:
         rows = self.B[part].astype(self.dtype, copy=False)
@@ -192,12 +196,12 @@ class DenseOperand(Operand):
         def work(part: slice) -> None:
             np.matmul(self._take(part), V, out=U[part])
 
-        self._slices(work)
+        self._slices(work, V.shape[1])
         return U
 
     def adjoint(self, U: Array) -> Array:
         """Return B^H U."""
-        return np.asarray(np.sum(self._slices(lambda part: self._take(part).conj().T @ U[part]), axis=0))
+        return np.asarray(np.sum(self._slices(lambda part: self._take(part).conj().T @ U[part], U.shape[1]), axis=0))
 
 
 class CallableOperand(Operand):
@@ -339,16 +343,17 @@ def as_operand(A: Any, n_threads: int, rng: np.random.Generator) -> Operand:
 
 
 def _as_sparse_operand(A: Any, is_adjoint: bool) -> SparseOperand:
-    B = A.tocsc() if is_adjoint else A.tocsr()
-    values = _as_float(B.data)
-    size = _largest(values[: B.indptr[-1]])
+    check_structure(A, "A")
+    A = A if A.format in ("csr", "csc") else A.tocsr()
+    values = _as_float(A.data[: A.indptr[-1]])
+    size = _largest(values)
     _check_finite(size)
-    if is_adjoint:  # the CSC arrays of A are the CSR arrays of its transpose
-        values = values.conj() if values.dtype.kind == "c" else values
-        B = sp.csr_array((values, B.indices, B.indptr), shape=A.shape[::-1])
-    else:
-        B = sp.csr_array((values, B.indices, B.indptr), shape=A.shape)
-    return SparseOperand(B, power_of_two(size))
+    if is_adjoint and values.dtype.kind == "c":
+        values = values.conj()
+    arrays = A.indptr, A.indices, values
+    if is_adjoint != (A.format == "csc"):  # otherwise the CSC arrays of A are the CSR arrays of its transpose
+        arrays = transpose_arrays(*arrays, A.shape[1 if is_adjoint else 0])
+    return SparseOperand(arrays, A.shape[::-1] if is_adjoint else A.shape, power_of_two(size))
 
 
 def check_finite_matrix(A: Any) -> None:

@@ -16,7 +16,7 @@ from fastfactor.solvers.tall import find_phases, fix_signs, inner_products, pad_
 
 Array = NDArray[Any]
 
-GRAM_LIMIT = 1024  # a dense Gram matrix up to this order is decomposed as it is
+GRAM_LIMIT = 1024  # a dense Gram matrix up to this order is formed
 ORTHONORMAL = 1e-13  # what U^H U may differ from I by
 STEEP = 1e-5  # the least s / s_1 for which U = B V / s is orthonormal to within a small correction
 MAX_LEVELS = 8  # deflations; each gains four decimal digits of s / s_1
@@ -98,13 +98,26 @@ def _refine(operand: Operand, found: Triplets, n_good: int, search: Search, rng:
 def _find_subspace(operand: Operand, search: Search, rng: np.random.Generator, first: Array | None) -> Ritz:
     """Return the wanted eigenpairs of B^H B, vectors as (n, k)."""
     size = basis_size(search.k)
-    if size + 2 * BLOCK >= operand.n or (isinstance(operand, DenseOperand) and operand.n <= GRAM_LIMIT):
+    is_small = isinstance(operand, DenseOperand) and operand.n <= GRAM_LIMIT
+    if size + 2 * BLOCK >= operand.n or (is_small and not search.largest):
         return _decompose_gram(operand, search)
     is_lean = operand.m < 4 * operand.n
     basis = Basis(operand.n, size, operand.dtype, rng)
-    ritz = solve(operand, Request(search.k, search.tol, search.max_passes, search.largest, size, is_lean), basis, first)
+    request = Request(search.k, search.tol, search.max_passes, search.largest, size, is_lean)
+    ritz = solve(_Gram(operand) if isinstance(operand, DenseOperand) and is_small else operand, request, basis, first)
     ritz.V = _orthonormalise(ritz.V, search.k)
     return ritz
+
+
+class _Gram:
+    """A small Gram matrix B^H B, formed once: passes over it are shorter than over B."""
+
+    def __init__(self, operand: DenseOperand) -> None:
+        self.n, self.gram = operand.n, operand.gram()
+
+    def add_gram(self, X: Array, G: Array) -> None:
+        """Add B^H B X to G."""
+        G[0, : self.n] += self.gram @ X[: self.n]
 
 
 def _orthonormalise(V: Array, k: int) -> Array:

@@ -90,7 +90,8 @@ def _refine(operand: Operand, found: Triplets, n_good: int, search: Search, rng:
     rest = DeflatedOperand(operand, found.U[:, :n_good], found.V[:, :n_good])
     part = Search(k - n_good, search.tol, search.max_passes - found.n_passes, True, search.n_threads)
     more = _find_subspace(rest, part, rng, found.V[:, n_good])
-    V = np.linalg.qr(np.concatenate([found.V[:, :n_good], more.V], axis=1))[0]
+    more_v = more.V[: rest.n, : part.k]
+    V = np.linalg.qr(np.concatenate([found.V[:, :n_good], more_v], axis=1))[0]
     n_passes = found.n_passes + more.n_passes
     return _certify(operand, _rayleigh_ritz(operand, V, search), found.norm, n_passes)
 

@@ -1,4 +1,4 @@
-"""Command line of the benchmark: `python -m bench list | run | tune | compare`."""
+"""Command line of the benchmark: `python -m bench list | run | compare | tune | figures`."""
 
 import argparse
 import datetime
@@ -35,6 +35,10 @@ def _parser() -> argparse.ArgumentParser:
     tuning.add_argument("matrix", help="ml-1m, 20M, or any other matrix at hand")
     tuning.add_argument("peers", nargs="+", help="names of peers")
     tuning.set_defaults(command=_tune)
+
+    drawing = commands.add_parser("figures", help="draw the pictures of the docs anew")
+    drawing.add_argument("names", nargs="*", help="some of them; by default all")
+    drawing.set_defaults(command=_figures)
 
     comparing = commands.add_parser("compare", help="what got slower or worse between two results")
     comparing.add_argument("old", type=Path)
@@ -93,6 +97,14 @@ def _tune(arguments: argparse.Namespace) -> int:
     from bench import tune
 
     tune.run(arguments.matrix, arguments.peers)
+    return 0
+
+
+def _figures(arguments: argparse.Namespace) -> int:
+    from bench import figures
+
+    for name in arguments.names or figures.NAMES:
+        print(os.path.relpath(figures.draw(name)))
     return 0
 
 

@@ -6,20 +6,10 @@ from typing import Any
 import matplotlib
 import matplotlib.pyplot as plt
 from matplotlib.axes import Axes
-from matplotlib.axis import Axis
 from matplotlib.figure import Figure
-from matplotlib.ticker import LogLocator, NullFormatter, NullLocator
+from matplotlib.ticker import NullLocator
 
-# Colours of Okabe and Ito (2008), which stay apart for colour-blind readers; ours is the dark one.
-_STYLES = {
-    "fastfactor": ("#0072B2", "o", "-"),
-    "libmf": ("#D55E00", "s", "--"),
-    "cmfrec": ("#009E73", "^", "-."),
-    "loops-blocks": ("#CC79A7", "v", ":"),
-    "loops-reordered": ("#E69F00", "D", ":"),
-    "loops": ("#999999", "x", ":"),
-}
-_OTHER = ("#56B4E9", "P", "-")
+from bench.figures import style
 
 
 def draw_all(result: dict[str, Any], stem: Path) -> list[Path]:
@@ -39,13 +29,13 @@ def _draw_curves(result: dict[str, Any], path: Path) -> Path:
     for axes, case in zip(panels[0], cases, strict=True):
         curves = [curve for curve in result["curves"] if curve["case"] == case]
         for curve in curves:
-            colour, marker, line = _STYLES.get(curve["peer"], _OTHER)
-            style = {"color": colour, "marker": marker, "linestyle": line, "markersize": 4}
-            axes.plot(curve["seconds"], curve["test_rmse"], label=curve["peer"], **style)
+            colour, marker, line = style.PEERS.get(curve["peer"], style.OTHER)
+            options = {"color": colour, "marker": marker, "linestyle": line, "markersize": 4}
+            axes.plot(curve["seconds"], curve["test_rmse"], label=curve["peer"], **options)
         best = min(min(curve["test_rmse"]) for curve in curves)
         worst = max(min(curve["test_rmse"]) for curve in curves)
         axes.set(xscale="log", ylim=(best - 0.005, worst + 0.12), title=case)
-        _label_plainly(axes.xaxis)
+        style.label_plainly(axes.xaxis)
         _finish(axes, "seconds since the matrix was in memory", "test RMSE")
     return _save(figure, path, result)
 
@@ -58,22 +48,15 @@ def _draw_speed(result: dict[str, Any], path: Path) -> Path:
             rank = int(item["case"].rsplit(" ", 1)[1])
             series.setdefault(item["peer"], []).append((rank, item["value"]))
     for peer, points in series.items():
-        colour, marker, line = _STYLES.get(peer, _OTHER)
+        colour, marker, line = style.PEERS.get(peer, style.OTHER)
         axes.plot(*zip(*sorted(points), strict=True), color=colour, marker=marker, linestyle=line, label=peer)
     ranks = sorted({rank for points in series.values() for rank, _ in points})
     axes.set(xscale="log", yscale="log")
     axes.set_xticks(ranks, [str(rank) for rank in ranks], minor=False)
     axes.xaxis.set_minor_locator(NullLocator())
-    _label_plainly(axes.yaxis)
+    style.label_plainly(axes.yaxis)
     _finish(axes, "rank", "million updates per second")
     return _save(figure, path, result)
-
-
-def _label_plainly(axis: Axis) -> None:
-    """Write 0.2, 0.5, 1, 2, ... on a logarithmic axis instead of powers of ten."""
-    axis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
-    axis.set_major_formatter("{x:g}")
-    axis.set_minor_formatter(NullFormatter())
 
 
 def _finish(axes: Axes, x_label: str, y_label: str) -> None:

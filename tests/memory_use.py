@@ -1,5 +1,6 @@
-"""What fits take beside what is predicted, for test_memory.py: run in a process of its own, for its peaks are its own."""
+"""What fits take beside what is predicted, for test_memory.py: in a process of its own, for its peaks are its own."""
 
+import ctypes
 import gc
 import json
 import sys
@@ -69,6 +70,7 @@ def main(folder):
         options = {"rank": RANK, "max_epochs": 2} | options
         fit(X, **options)  # compiles
         gc.collect()
+        ctypes.CDLL(None).malloc_trim(0)  # what was freed must not be had for nothing
         Path("/proc/self/clear_refs").write_text("5")
         before = read_status("VmRSS")
         model = fit(X, **options)

@@ -57,7 +57,7 @@ def write_texts():
     Path("texts.txt").write_text("\n".join(lines))
 
 
-WALKS = {"docs/batch.md": write_ratings, "docs/text.md": write_texts}
+WALKS = {"docs/batch.md": write_ratings, "docs/out_of_core.md": write_ratings, "docs/text.md": write_texts}
 
 
 def run_commands(code):

@@ -20,7 +20,6 @@ from fastfactor.folders import locking, read_folder, replace_content, write_arra
 from fastfactor.io.checking import as_stored
 from fastfactor.io.reading import MATRICES, Path_, plan_reading, read
 from fastfactor.io.spilling import (
-    Appended,
     Spilling,
     TripletFiles,
     as_float_file,
@@ -34,7 +33,7 @@ from fastfactor.matrix.disk_grid import Plan
 from fastfactor.matrix.grid import convert
 from fastfactor.matrix.inputs import Observations, as_observations, check_indptr, check_shape, inspect_csr
 from fastfactor.matrix.labelled import Labelled, StoredGrid
-from fastfactor.matrix.mapped import ArrayFile, walk_rows
+from fastfactor.matrix.mapped import ArrayFile, Scratch, walk_rows
 
 Labels = tuple[Any, Any, int]  # ids of rows, of columns, and how many bad lines there were
 
@@ -228,7 +227,7 @@ def _unpack(archive: zipfile.ZipFile, name: str, folder: Path) -> ArrayFile:
         shape, _, dtype = read_header[version](stream)
         if len(shape) != 1 or dtype.kind not in "biufc":
             raise ValueError(f"{name}.npy holds {shape} of {dtype}")
-        file = Appended(folder, dtype)
+        file = Scratch(folder, dtype)
         for start, stop in pieces(shape[0]):
             block = stream.read((stop - start) * dtype.itemsize)
             file.append(np.frombuffer(block, dtype))

@@ -19,7 +19,7 @@ from fastfactor.io.arrow import from_arrow, load_pyarrow
 from fastfactor.io.collecting import Collector, Faults
 from fastfactor.kernels.layout import sort_by_row
 from fastfactor.matrix.inputs import choose_float, combine_rows
-from fastfactor.matrix.mapped import ArrayFile, make_scratch, open_nameless, walk_rows
+from fastfactor.matrix.mapped import ArrayFile, Scratch, walk_rows
 
 PIECE = 1 << 21  # entries handled at a time: about 40 bytes of memory each
 
@@ -31,23 +31,11 @@ def pieces(n: int) -> Iterator[tuple[int, int]]:
     return ((start, min(start + PIECE, n)) for start in range(0, n, PIECE))
 
 
-class Appended(ArrayFile):
-    """An array in a file without a name that grows at its end."""
-
-    def __init__(self, folder: Path, dtype: Any) -> None:
-        super().__init__(open_nameless(folder), dtype, 0)
-
-    def append(self, values: NDArray[Any]) -> None:
-        """Write values after the last."""
-        self.write(self.n, values)
-        self.n += len(values)
-
-
 def convert_file(file: ArrayFile, dtype: Any, folder: Path) -> ArrayFile:
     """Return the same numbers in a file of another type."""
     if file.dtype == dtype:
         return file
-    converted = make_scratch(folder, dtype, file.n)
+    converted = Scratch(folder, dtype, file.n)
     for start, stop in pieces(file.n):
         converted.write(start, file.read(start, stop - start).astype(dtype))
     return converted
@@ -108,7 +96,7 @@ class TripletFiles:
         indptr = np.concatenate(([0], np.cumsum(counts)))
         edges = np.unique(np.searchsorted(indptr, np.arange(0, n, PIECE)))
         edges = np.unique(np.concatenate(([0], edges, [self.shape[0]])))
-        files = [make_scratch(folder, dtype, n) for dtype in (self.rows.dtype, self.cols.dtype, self.values.dtype)]
+        files = [Scratch(folder, dtype, n) for dtype in (self.rows.dtype, self.cols.dtype, self.values.dtype)]
         cursor = indptr[edges[:-1]].copy()
         for triplets in self.read():
             bucket = (np.searchsorted(edges, triplets[0], side="right") - 1).astype(np.uint16)
@@ -135,7 +123,7 @@ def combine_in_files(
 ) -> Csr:
     """Do what `combine_rows` does, for arrays that are mapped, into files."""
     counts: list[NDArray[np.int64]] = []
-    files = [Appended(folder, array.dtype) for array in (cols, values)]
+    files = [Scratch(folder, array.dtype) for array in (cols, values)]
     for start, stop in walk_rows(indptr, (cols, values)):
         part = slice(int(indptr[start]), int(indptr[stop]))
         combined = combine_rows(indptr[start : stop + 1] - part.start, cols[part], values[part], how)
@@ -150,8 +138,8 @@ class Spilling(Collector):
 
     def __init__(self, names: tuple[str, str], faults: Faults, folder: Path, capacity: int, **options: Any) -> None:
         super().__init__(names, faults, capacity=min(capacity, 2 * PIECE), **options)
-        self.folder, self.spilled_values = folder, Appended(folder, np.float32)
-        self.spilled = [Appended(folder, np.int32) for _ in self.sides]
+        self.folder, self.spilled_values = folder, Scratch(folder, np.float32)
+        self.spilled = [Scratch(folder, np.int32) for _ in self.sides]
         self.used = [np.zeros(0, np.bool_) for _ in self.sides]
 
     def add(self, ids: tuple[Any, Any], values: NDArray[Any] | None, locate: Any) -> None:
@@ -172,7 +160,7 @@ class Spilling(Collector):
             self.spilled[i].append(side.codes.filled)
             side.codes.n = 0
         if self.values.array.dtype != self.spilled_values.dtype:  # wider than before
-            converted = Appended(self.folder, self.values.array.dtype)
+            converted = Scratch(self.folder, self.values.array.dtype)
             for start, stop in pieces(self.spilled_values.n):
                 converted.append(self.spilled_values.read(start, stop - start).astype(converted.dtype))
             self.spilled_values = converted

@@ -5,7 +5,7 @@ Every byte of the blocks is the same as in memory, so a fit is too.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -18,7 +18,7 @@ from fastfactor.kernels.sweep import AHEAD, Blocks
 from fastfactor.kernels.update import Factors, Step
 from fastfactor.matrix.grid import Deal, Grid, Held, build_grid, convert, hold_out
 from fastfactor.matrix.inputs import Observations, slice_rows
-from fastfactor.matrix.mapped import ArrayFile, ask_pages, drop_pages, make_scratch, walk_rows
+from fastfactor.matrix.mapped import ArrayFile, Scratch, ask_pages, drop_pages, walk_rows
 from fastfactor.threads import launch
 
 _PIECE_SLICES = 4  # of the rows of a piece, to share out over threads
@@ -99,8 +99,8 @@ def lay_out(
     if X.grid is not None and held_share == 0 and wanted == X.made_with:
         return X.grid
     plan = Plan.of(X, dtype, seed, held_share)
-    entries = make_scratch(X.folder, plan.entry_dtype, plan.n_stored)
-    held = [make_scratch(X.folder, kind, plan.n_held) for kind in (np.int64, np.int64, dtype)]
+    entries = Scratch(X.folder, plan.entry_dtype, plan.n_stored)
+    held = [Scratch(X.folder, kind, plan.n_held) for kind in (np.int64, np.int64, dtype)]
     plan.write(X, convert(X, shift, scale), entries, held)
     return plan.as_grid(entries.map(), Held(*(file.map() for file in held)))
 
@@ -160,7 +160,7 @@ class Plan:
         blocks = Blocks(entries, self.offsets, deal.row_starts, deal.col_starts)
         return DiskGrid(blocks, deal.row_order, deal.col_order, held, self.n_stored - int(AHEAD))
 
-    def write(self, X: Observations, standard: tuple[Any, Any], entries: ArrayFile, held: list[ArrayFile]) -> None:
+    def write(self, X: Observations, standard: tuple[Any, Any], entries: ArrayFile, held: Sequence[ArrayFile]) -> None:
         """Bring the entries of `X` into the order of the blocks, a piece of the rows at a time.
 
         Within a stripe rows keep their order, so a piece of the rows is a run of each stripe's positions, and of

@@ -153,23 +153,37 @@ class ArrayFile:
         return raw.view(self.dtype)
 
 
-def open_nameless(folder: Path) -> Any:
-    """Open a file that is gone when it is closed, or when the process ends in whatever way."""
-    return tempfile.TemporaryFile(dir=folder, prefix=".fastfactor-", buffering=0)
+class Scratch(ArrayFile):
+    """An array in a file without a name, which goes when nobody uses it any more, or the process ends in whatever way.
 
-
-def make_scratch(folder: Path, dtype: Any, n: int) -> ArrayFile:
-    """Return an array in a file without a name, which goes when nobody uses it any more.
+    Parameters
+    ----------
+    folder : Path
+    dtype : dtype
+    n : int
+        Length; room for it is taken at once, where the system can do that, so that a full disk shows now.
 
     Raises
     ------
     OSError
-        If the folder cannot be written, or has no room for it.
+        If the folder cannot be written, or has no room.
     """
-    file, n_bytes = open_nameless(folder), n * np.dtype(dtype).itemsize
-    if n_bytes and hasattr(os, "posix_fallocate"):
-        try:
-            os.posix_fallocate(file.fileno(), 0, n_bytes)  # a full disk shows now, not in an hour
-        except OSError as error:
-            raise OSError(error.errno, f"no room for {n_bytes} bytes: {error.strerror}", str(folder)) from None
-    return ArrayFile(file, dtype, n)
+
+    def __init__(self, folder: Path, dtype: Any, n: int = 0) -> None:
+        file = tempfile.TemporaryFile(dir=folder, prefix=".fastfactor-", buffering=0)  # noqa: SIM115 (closed in __del__)
+        super().__init__(file, dtype, n)
+        n_bytes = n * self.dtype.itemsize
+        if n_bytes and hasattr(os, "posix_fallocate"):
+            try:
+                os.posix_fallocate(self.file.fileno(), 0, n_bytes)
+            except OSError as error:
+                raise OSError(error.errno, f"no room for {n_bytes} bytes: {error.strerror}", str(folder)) from None
+
+    def __del__(self) -> None:
+        if hasattr(self, "file"):
+            self.file.close()
+
+    def append(self, values: NDArray[Any]) -> None:
+        """Write values after the last."""
+        self.write(self.n, values)
+        self.n += len(values)

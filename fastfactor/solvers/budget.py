@@ -21,7 +21,7 @@ _INDEX = 8  # bytes of a position in most arrays of one number for each row and 
 _SIDE_NUMBERS = 9  # numbers of 8 bytes for each row and column: orders, their inverse, penalties and steps
 _HELD_SHARE = 0.1  # of the fits that are tried
 _MAPPED_HELD = 1 / 8  # of the held-out entries that lie in a file, resident at a time
-_FIXED = 1 << 23  # threads, small arrays
+_FIXED = 1 << 24  # threads, small arrays, what the allocator keeps
 
 
 @dataclass(frozen=True)
@@ -65,7 +65,7 @@ def predict_memory(size: Size, planned: Planned) -> dict[str, float]:
     drawn = max(n_rows, n_cols) * planned.rank * item * (3 if planned.dtype.kind == "c" else 1)
     longest = -(-max(n_rows, n_cols) // choose_stripes(size.shape, n))
     entry = _entry_size(longest, planned)
-    extra = n * 20 if planned.weighted else 0  # the weights, as they come and in float64
+    extra = n * 30 if planned.weighted else 0  # the weights, as they come and in float64, and two orders
     looked = n * (size.value_size * size.on_disk + 2) if planned.looks else 0
     given: dict[str, float] = {"the matrix": size.kept + extra, "numbers for each row and column": sides}
     pair = 2 * _INDEX + item

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -67,3 +68,25 @@ class Labelled(WithIds):
         rows, cols, values = self.triplets
         coo: Any = sp.coo_array((values, (rows, cols)), shape=self.shape)
         return coo.tocsr()
+
+
+@dataclass(frozen=True, eq=False)
+class StoredGrid(Labelled):
+    """A matrix in a folder, laid out for sweeps: what `fastfactor.io.build_grid` makes, and `fit` and `svd` take.
+
+    Attributes
+    ----------
+    matrix : scipy.sparse.csr_array
+        Its arrays are mapped from the folder, read-only.
+    shape, row_labels, col_labels, n_skipped
+        See `Labelled`.
+    folder : Path
+    observations : object
+        What `fit` works on.
+    """
+
+    folder: Path = Path()
+    observations: Any = None
+
+    def __repr__(self) -> str:
+        return f"StoredGrid({self.shape[0]} x {self.shape[1]}, {self.n_entries} entries, in {str(self.folder)!r})"

@@ -9,12 +9,14 @@ from typing import Any
 from fastfactor import __version__
 from fastfactor.checkpoint import Checkpoint
 from fastfactor.matrix.inputs import without_ids
-from fastfactor.matrix.labelled import Labelled
+from fastfactor.matrix.labelled import Labelled, StoredGrid
 from fastfactor.model import Factorization
 from fastfactor.options import (
     UNOBSERVED,
     check_choice,
+    check_memory,
     check_options,
+    check_stored,
     check_weak,
     check_weight,
     refuse_unbuilt,
@@ -48,7 +50,7 @@ def fit(
     n_threads: int | None = None,
     dtype: Any = None,
     max_seconds: float | None = None,
-    max_memory: int | None = None,
+    max_memory: int | str | None = None,
     callback: Callable[[Any], Any] | None = None,
     progress: Any = None,
     checkpoint: Any = None,
@@ -61,9 +63,9 @@ def fit(
 
     Parameters
     ----------
-    X : array, scipy.sparse matrix or array, (rows, cols, values), or what `fastfactor.io.read` returns
+    X : array, scipy.sparse matrix or array, (rows, cols, values), or what `fastfactor.io` returns
         Shape (n_rows, n_cols); rows are samples. Real or complex numbers; never changed. Ids that were read go
-        along with the model.
+        along with the model. A grid on disk (`fastfactor.io.build_grid`) gives the same model in little memory.
     rank : int
         Columns of U and V, at least 1.
     unobserved : {"missing", "zero", "weak"}
@@ -120,6 +122,9 @@ def fit(
         Precision. Default: float32; with unobserved="zero" that of X.
     max_seconds : float, optional
         Stop after about this time, with what has been reached. (The result then depends on the machine.)
+    max_memory : int or str, optional
+        Bytes, or text like "400MB", that the fit may take beyond what the process has. What it will take is known from
+        the sizes; where that is more, nothing is begun. Compiled code is not counted.
     callback : callable, optional
         Called after each epoch of the final fit with an object that has the attributes epoch, seconds, learning_rate,
         train_loss and validation_loss (for standardised values); a true answer ends the fit.
@@ -129,7 +134,7 @@ def fit(
         given; once the fit has ended it returns the model at once. A fit that `max_seconds` or `callback` ended goes on
         too (with `max_seconds` more), and asks `callback` about the last epoch again. A folder of another fit is
         refused with what differs.
-    posterior_samples, max_memory, progress
+    posterior_samples, progress
         Not available yet; anything but the default raises NotImplementedError.
 
     Returns
@@ -140,6 +145,8 @@ def fit(
     ------
     TypeError, ValueError
         For bad input, before any work starts; the message names the argument and the value.
+    MemoryError
+        If the fit would take more than `max_memory`; the message says how much.
     DivergenceError
         If the fit diverges even with the step halved eight times.
     OSError
@@ -163,7 +170,6 @@ def fit(
     check_choice(unobserved, "unobserved", UNOBSERVED)
     refuse_unbuilt(
         posterior_samples=(posterior_samples, 0),
-        max_memory=(max_memory, None),
         progress=(progress, None),
     )
     options = check_options(
@@ -182,20 +188,24 @@ def fit(
     )
     check_init(init, options, X)
     others = check_weight(unobserved_weight, unobserved)
+    if isinstance(X, StoredGrid):
+        check_stored(unobserved, sample_weight)
+    limit = check_memory(max_memory)
     if unobserved == "weak":
+        refuse_unbuilt(max_memory=(max_memory, None))
         check_weak(options, learning_rate, validation)
     refuse_unbuilt(sample_weight=(sample_weight if unobserved == "zero" else None, None))
     matrix, shape = without_ids(X, shape)
 
     def solve(journal: Journal) -> Factorization:
         if unobserved == "zero":
-            return fit_zero(X, validation, shape, duplicates, dtype, options, init, journal)
+            return fit_zero(X, validation, shape, duplicates, dtype, options, init, journal, limit)
         if unobserved == "weak":
             search = validation is None
             return fit_positives(
                 matrix, shape, duplicates, dtype, options, sample_weight, others, init, search, journal
             )
-        return fit_missing(matrix, validation, shape, duplicates, dtype, options, sample_weight, init, journal)
+        return fit_missing(matrix, validation, shape, duplicates, dtype, options, sample_weight, init, journal, limit)
 
     with using_threads(n_threads):
         model = solve(Journal()) if checkpoint is None else Checkpoint.of(checkpoint, given).run(solve)

@@ -21,7 +21,7 @@ from fastfactor.ids import Ids
 from fastfactor.kernels.compiling import DIGEST
 from fastfactor.kernels.losses import Loss
 from fastfactor.manifest import CHECKPOINT, MANIFEST, Encoder, StoredArray
-from fastfactor.matrix.labelled import Labelled
+from fastfactor.matrix.labelled import Labelled, StoredGrid
 from fastfactor.model import Factorization
 from fastfactor.solvers.journal import Journal
 
@@ -35,6 +35,9 @@ _DIGITS = 16  # of a checksum that a message shows
 
 def describe(value: Any) -> str:
     """Return what tells this argument of a fit from others: itself if it is short, else a checksum of its content."""
+    if isinstance(value, StoredGrid):  # its manifest has the checksums of all its arrays
+        manifest = hashlib.sha256((value.folder / MANIFEST).read_bytes()).hexdigest()
+        return f"grid on disk {value.shape}, checksum {manifest[:_DIGITS]}"
     if isinstance(value, Labelled | Factorization | Ids):
         parts = {field.name: getattr(value, field.name) for field in dataclasses.fields(value)}
         for name in ("history", "selection", "n_skipped", "n_unknown"):

@@ -115,6 +115,29 @@ def write_array(folder: Path, array: NDArray[Any]) -> StoredArray:
     return entry
 
 
+@contextlib.contextmanager
+def writing_array(folder: Path, n: int, dtype: Any) -> Iterator[tuple[Any, int, list[StoredArray]]]:
+    """Let a 1-D array of known length be written in any order.
+
+    Yields the file (unbuffered), where in it the array starts, and a list that holds the array's description when the
+    block has ended.
+    """
+    entry: list[StoredArray] = []
+    dtype = np.dtype(dtype)
+    with _temporary(folder) as (file, temporary):
+        header = {"descr": np.lib.format.dtype_to_descr(dtype), "fortran_order": False, "shape": (n,)}
+        np.lib.format.write_array_header_1_0(file, header)
+        file.flush()
+        start = file.tell()
+        with open(temporary, "r+b", buffering=0) as raw:
+            yield raw, start, entry
+            digest = _compute_digest(raw)
+            os.fsync(raw.fileno())
+        size = os.path.getsize(temporary)
+        entry.append(StoredArray(f"fastfactor-{digest[:32]}.npy", digest, size, (n,), dtype))
+        os.replace(temporary, folder / entry[0].file)
+
+
 def _replace_file(folder: Path, name: str, content: bytes) -> None:
     with _temporary(folder) as (file, temporary):
         file.write(content)

@@ -130,6 +130,11 @@ class Encoder:
         return {_TAG: "dict", "value": items}
 
 
+def refer(name: str) -> Any:
+    """Return what stands in the fields for an array that is written without `Encoder`."""
+    return {_TAG: "array", "name": name}
+
+
 def _as_plain(array: NDArray[Any], name: str) -> NDArray[Any]:
     """Return numbers and fixed-width strings as they are, objects that are all strings as those."""
     if array.dtype.kind in "OT" and all(isinstance(item, str) for item in array.ravel()):

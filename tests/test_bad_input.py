@@ -114,7 +114,7 @@ TABLE = [
     ({"unobserved_weight": 0.1}, ValueError, ["unobserved_weight", "'missing'"]),
     ({"init": (np.ones((2, 2)), np.ones((3, 2)))}, TypeError, ["init", "tuple"]),
     ({"posterior_samples": 5}, NotImplementedError, ["posterior_samples"]),
-    ({"max_memory": 10**9}, NotImplementedError, ["max_memory"]),
+    ({"max_memory": "much"}, ValueError, ["max_memory", "much"]),
     ({"progress": True}, NotImplementedError, ["progress"]),
     ({"checkpoint": 3}, TypeError, ["checkpoint", "3"]),
     # X: dense

@@ -22,7 +22,7 @@ ROOMS = {
     "blas": {"threads"},
     "options": {"kernels", "exceptions"},
     "matrix": {"matrix", "kernels", "threads", "blas", "exceptions", "ids"},
-    "io": {"io", "matrix", "ids", "folders", "manifest"},
+    "io": {"io", "matrix", "ids", "folders", "manifest", "kernels"},
     "solvers": {"solvers", "matrix", "kernels", "threads", "blas", "options", "exceptions"},
 }
 TOP = {"api", "sklearn", "cli", "dask", "demo", "__main__", "__init__"}

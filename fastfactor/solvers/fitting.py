@@ -13,7 +13,8 @@ from numpy.typing import NDArray
 
 from fastfactor.kernels.simd import Spec
 from fastfactor.kernels.update import Factors
-from fastfactor.matrix.grid import DenseGrid, Grid, Held, build_grid, count_entries
+from fastfactor.matrix.disk_grid import lay_out
+from fastfactor.matrix.grid import DenseGrid, Grid, Held, count_entries
 from fastfactor.matrix.inputs import Observations
 from fastfactor.options import Options
 from fastfactor.solvers.journal import Epoch, Journal, log, trial_callback
@@ -265,7 +266,7 @@ def fit_observed(
 
     def layout(held_share: float) -> Grid:
         shift, scale = task.standard.labels
-        return build_grid(
+        return lay_out(
             X, shift=shift, scale=scale, dtype=task.dtype, seed=options.seed, held_share=held_share, weights=weights
         )
 

@@ -15,6 +15,7 @@ from fastfactor.kernels.predict import sum_losses
 from fastfactor.kernels.simd import Spec, Static
 from fastfactor.kernels.update import Factors, Step
 from fastfactor.matrix.grid import Held
+from fastfactor.matrix.mapped import drop_pages, is_mapped
 from fastfactor.solvers.journal import Epoch, Journal, Progress, log
 from fastfactor.solvers.schedule import Penalty, Schedule
 from fastfactor.threads import launch
@@ -23,6 +24,7 @@ _MAX_HALVINGS = 8
 _EXPLODED = 10.0  # times the loss of predicting zero: no descent on the way to a minimum gets there
 _WORK_PER_LAUNCH = 4e8  # numbers updated in one kernel call: 0.1 s or so, then Ctrl-C and deadlines get their turn
 _LOSS_SLICES = 64
+_MAPPED_SLICES = 8  # of these at a time where the held-out entries lie in a file
 
 
 class Sweepable(Protocol):
@@ -39,6 +41,7 @@ class Sweepable(Protocol):
     @property
     def col_order(self) -> NDArray[np.int64]: ...  # noqa: D102
 
+    def begin_epoch(self, order: NDArray[np.int64]) -> None: ...  # noqa: D102
     def sweep(  # noqa: D102
         self, factors: Factors, diagonals: NDArray[np.int64], losses: NDArray[np.float64], step: Step, static: Any
     ) -> None: ...
@@ -98,8 +101,14 @@ class Run:
 
 def compute_loss(factors: Factors, held: Held, place: NDArray[Any] | None, static: Any) -> float:
     """Return the mean loss over the held-out entries."""
-    sums = np.zeros(_LOSS_SLICES)
-    launch(sum_losses, factors, (held.rows, held.cols, held.values), held.weights, place, sums, static)
+    pairs = held.rows, held.cols, held.values
+    edges, sums = np.arange(_LOSS_SLICES + 1) * len(held.values) // _LOSS_SLICES, np.zeros(_LOSS_SLICES)
+    at_once = _MAPPED_SLICES if is_mapped(*pairs) else _LOSS_SLICES
+    for s in range(0, _LOSS_SLICES, at_once):
+        part = edges[s : s + at_once + 1]
+        launch(sum_losses, factors, pairs, held.weights, place, part, sums[s : s + at_once], static)
+        for array in pairs:
+            drop_pages(array, int(part[0]), int(part[-1]))
     return float(sums.sum()) / len(held.values)
 
 
@@ -125,6 +134,7 @@ def update_epoch(grid: Sweepable, factors: Factors, run: Run, epoch: int, static
     step = Step(real(lr), shrink_u, shrink_v, run.place, prox)
     losses = np.zeros((B, B))
     order = np.random.default_rng([run.seed, 2, epoch]).permutation(B)
+    grid.begin_epoch(order)
     n_launches = min(B, int(np.ceil(grid.n_entries * factors.U.shape[1] / _WORK_PER_LAUNCH)))
     for diagonals in np.array_split(order, n_launches):
         if time.perf_counter() > run.deadline:

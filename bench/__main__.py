@@ -1,4 +1,4 @@
-"""Command line of the benchmark: `python -m bench list | run | tune | compare`."""
+"""Command line of the benchmark: `python -m bench list | run | report | compare | tune | figures`."""
 
 import argparse
 import datetime
@@ -13,7 +13,10 @@ RESULTS = Path(__file__).parent / "results"
 
 
 def main() -> int:
-    arguments = _parser().parse_args()
+    words = sys.argv[1:]
+    if words[:1] == ["--compare"]:
+        words[0] = "compare"
+    arguments = _parser().parse_args(words)
     return int(arguments.command(arguments))
 
 
@@ -36,7 +39,17 @@ def _parser() -> argparse.ArgumentParser:
     tuning.add_argument("peers", nargs="+", help="names of peers")
     tuning.set_defaults(command=_tune)
 
-    comparing = commands.add_parser("compare", help="what got slower or worse between two results")
+    drawing = commands.add_parser("figures", help="draw the pictures of the docs anew")
+    drawing.add_argument("names", nargs="*", help="some of them; by default all")
+    drawing.set_defaults(command=_figures)
+
+    reporting = commands.add_parser("report", help="one HTML page of a result, with plots")
+    reporting.add_argument("result", type=Path, nargs="?", help="JSON file (default: the newest in results/)")
+    reporting.add_argument("--compare", type=Path, metavar="OLD", help="also say what moved since an older result")
+    reporting.add_argument("--output", type=Path, help="HTML file to write (default: beside the result)")
+    reporting.set_defaults(command=_report)
+
+    comparing = commands.add_parser("compare", help="what got slower or worse between two results; also: --compare")
     comparing.add_argument("old", type=Path)
     comparing.add_argument("new", type=Path)
     comparing.set_defaults(command=_compare)
@@ -85,7 +98,7 @@ def _draw(path: Path) -> None:
     except ImportError as error:
         print(f"no pictures: {error}")
         return
-    for picture in plots.draw_all(record.load(path), path.with_suffix("")):
+    for picture in plots.save_all(record.load(path), path.with_suffix("")):
         print(f"picture in {os.path.relpath(picture)}")
 
 
@@ -93,6 +106,29 @@ def _tune(arguments: argparse.Namespace) -> int:
     from bench import tune
 
     tune.run(arguments.matrix, arguments.peers)
+    return 0
+
+
+def _figures(arguments: argparse.Namespace) -> int:
+    from bench import figures
+
+    for name in arguments.names or figures.NAMES:
+        print(os.path.relpath(figures.draw(name)))
+    return 0
+
+
+def _report(arguments: argparse.Namespace) -> int:
+    from bench import record, report
+
+    results = sorted(RESULTS.glob("*.json"), key=lambda path: path.stat().st_mtime)
+    path = arguments.result or (results[-1] if results else None)
+    if path is None:
+        print("there is no result yet: python -m bench run", file=sys.stderr)
+        return 1
+    old = arguments.compare and record.load(arguments.compare)
+    output = arguments.output or path.with_suffix(".html")
+    output.write_text(report.write_html(record.load(path), old))
+    print(f"report in {os.path.relpath(output)}")
     return 0
 
 

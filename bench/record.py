@@ -10,12 +10,15 @@ from typing import Any
 
 from bench import machine
 
-FORMAT = 1
+FORMAT = 2
 
 
 @dataclass(frozen=True)
 class Measurement:
-    """Repeated samples of one figure. `better` is "lower", "higher", or "" for what is only told."""
+    """Repeated samples of one figure. `better` is "lower", "higher", or "" for what is only told.
+
+    `exact` figures repeat to the last bit on one machine, such as the error of a seeded fit: they have no noise.
+    """
 
     suite: str
     case: str
@@ -24,6 +27,7 @@ class Measurement:
     unit: str
     samples: Sequence[float]
     better: str = "lower"
+    exact: bool = False
 
     @property
     def value(self) -> float:
@@ -32,13 +36,14 @@ class Measurement:
 
 @dataclass(frozen=True)
 class Curve:
-    """Error against time for one peer: medians of the times, errors from a run of their own."""
+    """Error against time for one peer: medians of the times, errors of what `measure` says."""
 
     suite: str
     case: str
     peer: str
     seconds: Sequence[float]
-    test_rmse: Sequence[float]
+    errors: Sequence[float]
+    measure: str
 
 
 @dataclass
@@ -60,17 +65,20 @@ class Recorder:
         samples: Iterable[float] | float,
         unit: str = "s",
         better: str = "lower",
+        exact: bool = False,
     ) -> float:
         """Keep the samples of one figure, print their median, and return it."""
         values = [float(samples)] if isinstance(samples, int | float) else [float(sample) for sample in samples]
-        measurement = Measurement(self.suite, case, peer, metric, unit, values, better)
+        measurement = Measurement(self.suite, case, peer, metric, unit, values, better, exact)
         self.measurements.append(measurement)
         spread = f"  ({min(values):.4g} .. {max(values):.4g}, n={len(values)})" if len(values) > 1 else ""
         print(f"  {case:28} {peer:24} {metric:28} {measurement.value:10.4g} {unit}{spread}", flush=True)
         return measurement.value
 
-    def add_curve(self, case: str, peer: str, seconds: Sequence[float], test_rmse: Sequence[float]) -> None:
-        self.curves.append(Curve(self.suite, case, peer, list(seconds), list(test_rmse)))
+    def add_curve(
+        self, case: str, peer: str, seconds: Sequence[float], errors: Sequence[float], measure: str = "test RMSE"
+    ) -> None:
+        self.curves.append(Curve(self.suite, case, peer, list(seconds), list(errors), measure))
 
     def skip(self, what: str, reason: str) -> None:
         """Keep what was not measured, and why; once, however many cases it concerns."""
@@ -120,7 +128,8 @@ def compare(old: dict[str, Any], new: dict[str, Any], least: float = 0.05) -> li
     """Changes of the figures that both results hold, worst first.
 
     A change is beyond noise when it exceeds `least` and the samples of the two do not overlap. With one sample on
-    either side the spread is unknown, and three times `least` is asked for instead.
+    either side the spread is unknown, and three times `least` is asked for instead. Of exact figures a fiftieth of
+    `least` is enough: another machine or version moves the last digits.
     """
     before = {_key(item): item for item in old["measurements"]}
     changes = []
@@ -131,8 +140,11 @@ def compare(old: dict[str, Any], new: dict[str, Any], least: float = 0.05) -> li
         gain = earlier["value"] / item["value"]
         factor = gain if item["better"] == "lower" else 1.0 / gain
         name = " / ".join(_key(item))
-        noise = not _lie_apart(earlier["samples"], item["samples"], least, gain)
-        changes.append(Change(name, earlier["value"], item["value"], item["unit"], factor, not noise))
+        if item["exact"]:
+            moved = max(gain, 1.0 / gain) - 1.0 > least / 50
+        else:
+            moved = _lie_apart(earlier["samples"], item["samples"], least, gain)
+        changes.append(Change(name, earlier["value"], item["value"], item["unit"], factor, moved))
     return sorted(changes, key=lambda change: change.factor)
 
 

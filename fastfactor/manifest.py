@@ -1,4 +1,4 @@
-"""The manifest of a saved model: Python values as JSON, and the strict reading of it."""
+"""The manifest of a saved model or grid: Python values as JSON, and the strict reading of it."""
 
 from __future__ import annotations
 
@@ -17,8 +17,6 @@ from numpy.typing import NDArray
 from fastfactor.ids import Ids
 
 MANIFEST = "fastfactor.json"
-FORMAT = "fastfactor-model"
-VERSION = 1  # of the format; a reader knows this one and all before it
 CONTENT = re.compile(r"fastfactor-[0-9a-f]{32}\.npy")
 
 _DTYPE = re.compile(r"[<>|]([biufc][0-9]{1,2}|U[0-9]{1,8})")
@@ -26,6 +24,30 @@ _MAX_MANIFEST = 1 << 26  # bytes
 _MAX_BYTES = 1 << 62
 _MAX_DEPTH = 100
 _TAG = "$type"
+
+
+@dataclass(frozen=True)
+class Kind:
+    """What a folder holds.
+
+    Attributes
+    ----------
+    format : str
+        As the manifest says it.
+    version : int
+        Of the format; a reader knows this one and all before it.
+    word : str
+        For messages.
+    """
+
+    format: str
+    version: int
+    word: str
+
+
+MODEL = Kind("fastfactor-model", 1, "model")
+GRID = Kind("fastfactor-grid", 1, "grid")
+CHECKPOINT = Kind("fastfactor-checkpoint", 1, "checkpoint")
 
 
 @dataclass(frozen=True)
@@ -108,6 +130,11 @@ class Encoder:
         return {_TAG: "dict", "value": items}
 
 
+def refer(name: str) -> Any:
+    """Return what stands in the fields for an array that is written without `Encoder`."""
+    return {_TAG: "array", "name": name}
+
+
 def _as_plain(array: NDArray[Any], name: str) -> NDArray[Any]:
     """Return numbers and fixed-width strings as they are, objects that are all strings as those."""
     if array.dtype.kind in "OT" and all(isinstance(item, str) for item in array.ravel()):
@@ -153,7 +180,7 @@ def decode(value: Any, arrays: Mapping[str, NDArray[Any]], manifest: Path) -> An
     raise ValueError(f"{manifest} holds a value that cannot be read: {str(value)[:200]}")
 
 
-def dump_manifest(fields: Mapping[str, Any], stored: Mapping[str, StoredArray]) -> bytes:
+def dump_manifest(fields: Mapping[str, Any], stored: Mapping[str, StoredArray], kind: Kind) -> bytes:
     """Return the manifest as bytes, with a checksum of its own."""
     body = {
         "fields": fields,
@@ -168,7 +195,7 @@ def dump_manifest(fields: Mapping[str, Any], stored: Mapping[str, StoredArray]) 
             for name, entry in stored.items()
         },
     }
-    head = {"format": FORMAT, "format_version": VERSION, "checksum": _checksum(body)}
+    head = {"format": kind.format, "format_version": kind.version, "checksum": _checksum(body)}
     return (json.dumps({**head, **body}, indent=1, allow_nan=False) + "\n").encode()
 
 
@@ -176,7 +203,7 @@ def _checksum(body: Mapping[str, Any]) -> str:
     return hashlib.sha256(json.dumps(body, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
 
 
-def read_manifest(manifest: Path) -> bytes:
+def read_manifest(manifest: Path, kind: Kind) -> bytes:
     """Return the bytes of a manifest that is no larger than one can be.
 
     Raises
@@ -187,7 +214,7 @@ def read_manifest(manifest: Path) -> bytes:
         with open(manifest, "rb") as file:
             content = file.read(_MAX_MANIFEST + 1)
     except FileNotFoundError:
-        raise FileNotFoundError(2, "there is no saved model: no such file", str(manifest)) from None
+        raise FileNotFoundError(2, f"there is no saved {kind.word}: no such file", str(manifest)) from None
     if len(content) > _MAX_MANIFEST:
         raise ValueError(f"{manifest} has more than {_MAX_MANIFEST} bytes: it is no manifest")
     return content
@@ -205,7 +232,7 @@ def _check_depth(value: Any, depth: int = 0) -> None:
             _check_depth(item, depth + 1)
 
 
-def parse_manifest(content: bytes, manifest: Path) -> tuple[dict[str, Any], dict[str, StoredArray]]:
+def parse_manifest(content: bytes, manifest: Path, kind: Kind) -> tuple[dict[str, Any], dict[str, StoredArray]]:
     """Return the encoded fields, and what is said of each array.
 
     Raises
@@ -218,11 +245,13 @@ def parse_manifest(content: bytes, manifest: Path) -> tuple[dict[str, Any], dict
         _check_depth(record)
     except (ValueError, RecursionError) as error:
         raise ValueError(f"{manifest} is truncated or no JSON: {error}") from None
-    if not isinstance(record, dict) or record.get("format") != FORMAT:
-        raise ValueError(f"{manifest} is not the manifest of a fastfactor model")
+    if not isinstance(record, dict) or record.get("format") != kind.format:
+        raise ValueError(f"{manifest} is not the manifest of a fastfactor {kind.word}")
     version = record.get("format_version")
-    if type(version) is not int or not 1 <= version <= VERSION:
-        raise ValueError(f"{manifest} has format version {version!r}; this version of fastfactor reads 1 to {VERSION}")
+    if type(version) is not int or not 1 <= version <= kind.version:
+        raise ValueError(
+            f"{manifest} has format version {version!r}; this version of fastfactor reads 1 to {kind.version}"
+        )
     body: dict[str, dict[str, Any]] = {name: record.get(name) or {} for name in ("fields", "arrays")}
     if not all(isinstance(part, dict) for part in body.values()) or record.get("checksum") != _checksum(body):
         raise ValueError(f"{manifest} does not have the checksum it says: it was changed or damaged")

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import math
 import numbers
-from collections.abc import Callable
+import re
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -149,6 +150,31 @@ def check_flags(value: Any, name: str) -> tuple[bool, bool]:
     return bool(pair[0]), bool(pair[1])
 
 
+_UNITS = {"": 1, "k": 10**3, "m": 10**6, "g": 10**9, "t": 10**12, "ki": 2**10, "mi": 2**20, "gi": 2**30, "ti": 2**40}
+
+
+def check_memory(value: Any, name: str = "max_memory") -> float:
+    """Return a number of bytes from one or from text like "400MB" or "1.5 GiB"; infinity for None."""
+    if value is None:
+        return math.inf
+    if not isinstance(value, str):
+        return check_real(value, name, strict=True)
+    match = re.fullmatch(r"\s*([0-9]+(?:\.[0-9]*)?)\s*([kmgt]i?)?b?\s*", value, re.IGNORECASE)
+    if match is None:
+        raise ValueError(f"{name} must be a number of bytes or text like '400MB' or '2GiB', got {value!r}")
+    return check_real(float(match[1]) * _UNITS[(match[2] or "").lower()], name, strict=True)
+
+
+def refuse_beyond(limit: float, needed: Mapping[str, float], advice: str = "") -> None:
+    """Raise a MemoryError that says what a fit needs, unless that is within `limit`."""
+    total = sum(needed.values())
+    if total > limit:
+        parts = ", ".join(f"{size / 1e6:,.0f} MB for {name}" for name, size in needed.items() if size >= 1e5)
+        raise MemoryError(
+            f"max_memory is {limit / 1e6:,.0f} MB, but this fit needs {total / 1e6:,.0f} MB: {parts}{advice}"
+        )
+
+
 def refuse_unbuilt(**arguments: tuple[Any, Any]) -> None:
     """Raise NotImplementedError for an argument that is not at the default it has: never ignore one silently."""
     for name, (value, default) in arguments.items():
@@ -170,6 +196,17 @@ def check_weak(options: Options, learning_rate: Any, validation: Any) -> None:
         if not isinstance(value, float | str | bool | tuple | None) or value not in allowed:
             choices = " or ".join(map(repr, allowed))
             raise ValueError(f"{name} must be {choices} where unobserved='weak', got {value!r}")
+
+
+def check_stored(unobserved: str, sample_weight: Any) -> None:
+    """Refuse what a fit of a grid on disk has no place for."""
+    if unobserved != "missing":
+        better = (
+            "fastfactor.svd solves that problem" if unobserved == "zero" else "fastfactor.io.read gives one in memory"
+        )
+        raise ValueError(f"unobserved must be 'missing' where X is a grid on disk, got {unobserved!r}: {better}")
+    if sample_weight is not None:
+        raise ValueError("sample_weight must be None where X is a grid on disk: its blocks hold no weights")
 
 
 def check_weight(unobserved_weight: Any, unobserved: str) -> float | None:

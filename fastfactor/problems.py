@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from typing import Any
 
 import numpy as np
@@ -14,11 +14,15 @@ from fastfactor.kernels.update import Factors
 from fastfactor.matrix.domains import check_domain, check_labels, locate_in
 from fastfactor.matrix.grid import Grid, Held
 from fastfactor.matrix.inputs import Observations, as_dense, as_observations
+from fastfactor.matrix.mapped import drop_pages
 from fastfactor.matrix.positives import as_positives, store_rows
+from fastfactor.matrix.sizes import measure
 from fastfactor.matrix.weights import as_weights, weigh_moments
 from fastfactor.model import Factorization
-from fastfactor.options import Options, check_dtype, check_lengths, check_real
+from fastfactor.options import Options, check_dtype, check_lengths, check_real, refuse_beyond
+from fastfactor.solvers.budget import Planned, predict_dense_memory, predict_memory
 from fastfactor.solvers.fitting import Fitted, Task, fit_dense, fit_observed
+from fastfactor.solvers.journal import Journal
 from fastfactor.solvers.recipe import Recipe
 from fastfactor.solvers.schedule import count_epochs_of_all
 from fastfactor.solvers.standard import Standard, standardise
@@ -36,12 +40,18 @@ def fit_zero(
     dtype: Any,
     options: Any,
     init: Factorization | None,
+    journal: Journal | None = None,
+    limit: float = np.inf,
 ) -> Factorization:
-    """Fit every entry, what is not stored being 0."""
+    """Fit every entry, what is not stored being 0; refuse to take more than `limit` bytes."""
     if validation is not None and validation is not False:
         raise ValueError("validation must be None or False where unobserved='zero': every entry is fitted")
     if duplicates not in ("error", "sum"):
         raise ValueError(f"duplicates must be 'sum' (or the default) where unobserved='zero', got {duplicates!r}")
+    if limit < np.inf and hasattr(X, "shape") and hasattr(X, "dtype"):
+        item = check_dtype(dtype, X.dtype, X.dtype if X.dtype.kind in "fc" else np.float64).itemsize
+        made = 0 if isinstance(X, np.ndarray) else X.shape[0] * X.shape[1] * item
+        refuse_beyond(limit, predict_dense_memory(X.shape, made, item, options.rank))
     A = as_dense(X, shape=shape)
     work = A.size * options.rank * (options.max_epochs or count_epochs_of_all(A.shape))
     if work > _SLOW_DENSE_WORK:
@@ -61,7 +71,7 @@ def fit_zero(
         labels = check_domain(find_traits(options.loss).domain, A.ravel(), lambda i: divmod(i, A.shape[1]))
         standard = standardise(options.loss, A.ravel(), _is_centred(options), labels)
     check_lengths(options, A.shape)
-    task = Task.of(options, computed, standard, as_start(init, A.shape, computed))
+    task = Task.of(options, computed, standard, as_start(init, A.shape, computed), journal)
     real = A.real.dtype.type
     shift, scale = standard.labels
     A = A / real(scale) if shift == 0 else (A - real(shift)) / real(scale)
@@ -79,8 +89,12 @@ def fit_missing(
     options: Any,
     sample_weight: Any,
     init: Factorization | None,
+    journal: Journal | None = None,
+    limit: float = np.inf,
 ) -> Factorization:
-    """Fit the stored entries."""
+    """Fit the stored entries; refuse to take more than `limit` bytes."""
+    if limit < np.inf:
+        _check_room(limit, X, validation, shape, dtype, options, sample_weight is not None, init is not None)
     observed = as_observations(X, shape=shape, duplicates=duplicates)
     check_lengths(options, observed.shape)
     computed = check_dtype(dtype, observed.data.dtype, np.float32)
@@ -95,11 +109,12 @@ def fit_missing(
     if weights is not None:
         observed = weigh_moments(observed, weights)
     standard = _standardise(observed, options, computed, weights)
+    drop_pages(observed.data)
     mean_weight = 1.0 if weights is None else float(weights.mean())
     if weights is not None:
         standard = standard.weighted(mean_weight)
         weights = weights / mean_weight
-    task = Task.of(options, computed, standard, as_start(init, observed.shape, computed))
+    task = Task.of(options, computed, standard, as_start(init, observed.shape, computed), journal)
     fitted, grid = fit_observed(observed, _check_validation(validation, observed, task), options, task, weights)
     penalty = fitted.selection["regularization"]
     described = Recipe.of("missing", options, standard, penalty, weight=mean_weight)
@@ -118,19 +133,53 @@ def fit_positives(
     others: float | None,
     init: Factorization | None,
     search: bool,
+    journal: Journal | None = None,
 ) -> Factorization:
     """Fit positives, and zeros of small weight."""
     observed = as_positives(X, shape, duplicates)
     check_lengths(options, observed.shape)
     computed = check_dtype(dtype, observed.data.dtype, np.float32)
     weights = None if sample_weight is None else as_weights(sample_weight, X, observed)
-    task = Task.of(options, computed, Standard.of_moments(0.0, 1.0, 1.0), as_start(init, observed.shape, computed))
+    start = as_start(init, observed.shape, computed)
+    task = Task.of(options, computed, Standard.of_moments(0.0, 1.0, 1.0), start, journal)
     ones = np.ones(observed.n_entries)
     positives = Positives.of(store_rows(observed.indptr, observed.indices, ones, weights, computed), observed.shape[1])
     fitted = fit_weak(positives, others, task, search=search)
     chosen = fitted.selection["unobserved_weight"]
     recipe = asdict(Recipe.of("weak", options, task.standard, fitted.selection["regularization"], others=chosen))
     return as_model(fitted, task, np.arange(observed.shape[0]), np.arange(observed.shape[1]), recipe)
+
+
+def _check_room(
+    limit: float, X: Any, validation: Any, shape: Any, dtype: Any, options: Options, weighted: bool, warm: bool
+) -> None:
+    """Raise a MemoryError if a fit of stored entries would take more than `limit` bytes."""
+    size = measure(X, shape)
+    if size is None:  # no matrix at all, as the conversion will say
+        return
+    values = X.observations.data.dtype if size.on_disk else np.asarray(X[2]).dtype if isinstance(X, tuple) else X.dtype
+    held = validation if isinstance(validation, float) else 0.0
+    if validation is not None and validation is not False and not isinstance(validation, float):
+        given = measure(validation)
+        held = 0.0 if given is None else given.n_entries / size.n_entries
+    computed = check_dtype(dtype, values, np.float32)
+    is_usual = options.loss == "squared" and _is_centred(options)
+    planned = Planned(
+        options.rank,
+        computed,
+        validation is None and (options.penalty is None or options.max_epochs is None),
+        held,
+        weighted,
+        options.loss != "squared",
+        warm,
+        not (is_usual and size.on_disk and X.observations.suits(computed, options.seed)),
+    )
+    needed = predict_memory(size, planned)
+    advice = ""
+    if not size.on_disk:
+        there = predict_memory(replace(size, kept=8 * size.shape[0], peak=8 * size.shape[0], on_disk=True), planned)
+        advice = f". From a grid on disk (fastfactor.io.build_grid) it needs {sum(there.values()) / 1e6:,.0f} MB"
+    refuse_beyond(limit, needed, advice)
 
 
 def _is_centred(options: Options) -> bool:

@@ -1,41 +1,18 @@
-"""Models on disk: a folder with a JSON manifest and plain .npy arrays. Nothing that is read is ever executed.
-
-Arrays lie in files named by their content. The manifest is written last, by an atomic replace: whoever opens the folder
-finds the old model or the new one. `docs/storage.md` states the format.
-"""
+"""Models on disk: a folder with a JSON manifest and plain .npy arrays. Nothing that is read is ever executed."""
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
-import hashlib
 import os
-import stat
-import tempfile
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
+from fastfactor.folders import read_folder, replace_content, write_array, writing
 from fastfactor.ids import Ids
-from fastfactor.manifest import (
-    CONTENT,
-    MANIFEST,
-    Encoder,
-    StoredArray,
-    decode,
-    dump_manifest,
-    parse_manifest,
-    read_manifest,
-)
+from fastfactor.manifest import MANIFEST, MODEL, Encoder, StoredArray
 from fastfactor.model import Factorization
-
-_TEMPORARY = ".fastfactor-"
-_CHUNK = 1 << 22  # bytes hashed at a time
-_MAX_HEADER = 1 << 16  # bytes of a .npy header
-_RETRIES = 20  # of a reader that met writers
 
 
 def save_model(model: Factorization, path: str | os.PathLike[str]) -> None:
@@ -65,118 +42,13 @@ def save_model(model: Factorization, path: str | os.PathLike[str]) -> None:
     """
     folder, encoder = Path(path), Encoder()
     fields = {field.name: encoder.encode(getattr(model, field.name), field.name) for field in dataclasses.fields(model)}
-    made = not folder.exists()
-    folder.mkdir(parents=True, exist_ok=True)
-    try:
-        with _locked(folder):
-            _write_all(folder, fields, encoder.arrays)
-    except BaseException:
-        if made:
-            with contextlib.suppress(OSError):
-                folder.rmdir()
-        raise
 
+    def write_arrays(stored: dict[str, StoredArray]) -> None:
+        for name, array in encoder.arrays.items():
+            stored[name] = write_array(folder, array)
 
-def _write_all(folder: Path, fields: dict[str, Any], arrays: dict[str, NDArray[Any]]) -> None:
-    present = {name for name in os.listdir(folder) if CONTENT.fullmatch(name)}
-    stored: dict[str, StoredArray] = {}
-    replaced = False
-    try:
-        for name, array in arrays.items():
-            stored[name] = _write_array(folder, array)
-        _replace_file(folder, MANIFEST, dump_manifest(fields, stored))
-        replaced = True
-    finally:
-        # Readers may have the old files open, or mapped, and keep what they have; those who come too late try again.
-        kept = {entry.file for entry in stored.values()} if replaced else present
-        for name in os.listdir(folder):
-            if (CONTENT.fullmatch(name) and name not in kept) or name.startswith(_TEMPORARY):
-                with contextlib.suppress(OSError):  # Windows removes no file that is mapped; the next save will
-                    (folder / name).unlink()
-
-
-class _HashingFile:
-    """What `np.lib.format.write_array` writes to: a file, and the digest of what went into it."""
-
-    def __init__(self, file: Any) -> None:
-        self.file = file
-        self.digest = hashlib.sha256()
-
-    def write(self, block: bytes) -> int:
-        self.digest.update(block)
-        return int(self.file.write(block))
-
-
-def _write_array(folder: Path, array: NDArray[Any]) -> StoredArray:
-    with _temporary(folder) as (file, temporary):
-        hashing = _HashingFile(file)
-        np.lib.format.write_array(hashing, np.asarray(array, order="C"), version=(1, 0), allow_pickle=False)
-        size = file.tell()
-        digest = hashing.digest.hexdigest()
-        entry = StoredArray.of(array, digest, size)
-        _settle(file)
-        os.replace(temporary, folder / entry.file)
-    return entry
-
-
-def _replace_file(folder: Path, name: str, content: bytes) -> None:
-    with _temporary(folder) as (file, temporary):
-        file.write(content)
-        _settle(file)
-        _settle_folder(folder)  # the arrays' names reach the disk before the manifest that names them
-        os.replace(temporary, folder / name)
-    _settle_folder(folder)
-
-
-@contextlib.contextmanager
-def _temporary(folder: Path) -> Iterator[tuple[Any, str]]:
-    descriptor, name = tempfile.mkstemp(prefix=_TEMPORARY, dir=folder)
-    try:
-        with open(descriptor, "wb") as file:
-            if hasattr(os, "fchmod"):
-                os.fchmod(file.fileno(), 0o666 & ~_umask())  # mkstemp's files are for their owner only
-            yield file, name
-    except BaseException:
-        with contextlib.suppress(OSError):
-            os.unlink(name)
-        raise
-
-
-def _umask() -> int:
-    mask = os.umask(0o022)  # the only way to read it is to set it
-    os.umask(mask)
-    return mask
-
-
-def _settle(file: Any) -> None:
-    file.flush()
-    os.fsync(file.fileno())
-
-
-def _settle_folder(folder: Path) -> None:
-    with contextlib.suppress(OSError):  # Windows opens no folders
-        descriptor = os.open(folder, os.O_RDONLY)
-        try:
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)
-
-
-@contextlib.contextmanager
-def _locked(folder: Path) -> Iterator[None]:
-    """Hold off other writers, where the system can lock a folder; readers are never held off."""
-    try:
-        import fcntl
-    except ImportError:  # Windows
-        yield
-        return
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        with contextlib.suppress(OSError):  # some network file systems lock no folders
-            fcntl.flock(descriptor, fcntl.LOCK_EX)
-        yield
-    finally:
-        os.close(descriptor)
+    with writing(folder):
+        replace_content(folder, fields, write_arrays, MODEL)
 
 
 def load(path: str | os.PathLike[str], verify: bool = False) -> Factorization:
@@ -211,56 +83,7 @@ def load(path: str | os.PathLike[str], verify: bool = False) -> Factorization:
     True
     """
     folder = Path(path)
-    manifest = folder / MANIFEST
-    content = read_manifest(manifest)
-    for _ in range(_RETRIES):
-        fields, stored = parse_manifest(content, manifest)
-        try:
-            arrays = {name: _open_array(folder, entry, verify) for name, entry in stored.items()}
-            break
-        except FileNotFoundError as error:  # a writer may have replaced the model in between
-            before, content = content, read_manifest(manifest)
-            if content == before:
-                raise ValueError(f"{error.filename} is missing, but {manifest} names it") from None
-    else:
-        raise ValueError(f"{folder} was written anew {_RETRIES} times while it was being read")
-    return _as_model({name: decode(value, arrays, manifest) for name, value in fields.items()}, manifest)
-
-
-def _open_array(folder: Path, entry: StoredArray, verify: bool) -> NDArray[Any]:
-    """Map one array, after everything that is claimed about it has been compared with the file."""
-    path = folder / entry.file
-    if not stat.S_ISREG(path.stat().st_mode):  # opening a pipe would wait for ever
-        raise ValueError(f"{path} is not a regular file")
-    with open(path, "rb") as file:
-        size = os.fstat(file.fileno()).st_size
-        if size != entry.size:
-            raise ValueError(f"{path} has {size} bytes, the manifest says {entry.size}")
-        try:
-            version = np.lib.format.read_magic(file)
-            if version != (1, 0):
-                raise ValueError(f"version {version}")
-            shape, is_fortran, dtype = np.lib.format.read_array_header_1_0(file, max_header_size=_MAX_HEADER)
-        except (ValueError, OverflowError) as error:
-            raise ValueError(f"{path} is not a .npy file of version 1.0: {error}") from None
-        if dtype.hasobject or is_fortran or shape != entry.shape or dtype != entry.dtype:
-            raise ValueError(f"{path} holds {shape} of {dtype}, the manifest says {entry.shape} of {entry.dtype}")
-        start = file.tell()
-        if size != start + entry.n_bytes:
-            raise ValueError(f"{path} has {size} bytes, its header asks for {start + entry.n_bytes}")
-        if verify and _compute_digest(file) != entry.sha256:
-            raise ValueError(f"{path} does not have the checksum that the manifest says: it was changed or damaged")
-        if entry.n_bytes == 0:
-            return np.empty(shape, dtype)
-        return np.asarray(np.memmap(file, dtype, "r", start, shape))
-
-
-def _compute_digest(file: Any) -> str:
-    digest = hashlib.sha256()
-    file.seek(0)
-    while block := file.read(_CHUNK):
-        digest.update(block)
-    return digest.hexdigest()
+    return _as_model(read_folder(folder, MODEL, verify), folder / MANIFEST)
 
 
 def _as_model(fields: dict[str, Any], manifest: Path) -> Factorization:

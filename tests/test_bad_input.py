@@ -114,9 +114,9 @@ TABLE = [
     ({"unobserved_weight": 0.1}, ValueError, ["unobserved_weight", "'missing'"]),
     ({"init": (np.ones((2, 2)), np.ones((3, 2)))}, TypeError, ["init", "tuple"]),
     ({"posterior_samples": 5}, NotImplementedError, ["posterior_samples"]),
-    ({"max_memory": 10**9}, NotImplementedError, ["max_memory"]),
+    ({"max_memory": "much"}, ValueError, ["max_memory", "much"]),
     ({"progress": True}, NotImplementedError, ["progress"]),
-    ({"checkpoint": "a.ckpt"}, NotImplementedError, ["checkpoint"]),
+    ({"checkpoint": 3}, TypeError, ["checkpoint", "3"]),
     # X: dense
     ({"X": None}, (TypeError, ValueError), ["X"]),
     ({"X": np.ones(3)}, ValueError, ["X", "2-D", "(3,)"]),

@@ -19,6 +19,8 @@ def call(monkeypatch):
 def save_result(path, samples):
     recorder = record.Recorder(suite="epochs")
     recorder.add("20M, rank 32", "peer", "updates_per_second", samples, "M/s", "higher")
+    recorder.skip("rival", "not <installed>")
+    recorder.suite = "time_to_rmse"
     recorder.add_curve("20M", "peer", [1.0, 2.0], [0.9, 0.8])
     record.save(recorder, path)
 
@@ -46,6 +48,23 @@ def test_compare_fails_when_something_got_slower(call, capsys, tmp_path):
     assert call("compare", old, new) == 1
     assert "WORSE" in capsys.readouterr().out
     assert call("compare", old, old) == 0
+    assert call("--compare", old, new) == 1
+
+
+def test_report_is_one_page_with_everything(call, tmp_path):
+    pytest.importorskip("matplotlib")
+    old, new, page = tmp_path / "old.json", tmp_path / "new.json", tmp_path / "page.html"
+    save_result(old, [100.0, 101.0])
+    save_result(new, [50.0, 51.0])
+    assert call("report", new, "--compare", old, "--output", page) == 0
+    text = page.read_text()
+    for part in ("<h2>Where</h2>", record.load(new)["machine"]["processor"], "updates_per_second", "50.5 M/s", "WORSE"):
+        assert part in text
+    assert text.count("data:image/png;base64,") == 2
+    assert "not &lt;installed&gt;" in text
+    assert "http" not in text
+    assert call("report", new) == 0
+    assert "WORSE" not in (tmp_path / "new.html").read_text()
 
 
 def test_run_writes_a_result(call, tmp_path, monkeypatch):
@@ -68,6 +87,6 @@ def test_pictures_are_drawn(tmp_path):
     from bench import plots
 
     save_result(tmp_path / "r.json", [1.0, 2.0])
-    drawn = plots.draw_all(record.load(tmp_path / "r.json"), tmp_path / "r")
+    drawn = plots.save_all(record.load(tmp_path / "r.json"), tmp_path / "r")
     assert [path.name for path in drawn] == ["r-time-to-rmse.png", "r-epochs.png"]
     assert all(path.stat().st_size > 10_000 for path in drawn)

@@ -20,7 +20,7 @@ def test_result_survives_the_file(tmp_path):
     record.save(recorder, tmp_path / "new" / "r.json")
     content = record.load(tmp_path / "new" / "r.json")
     assert content["measurements"][0]["value"] == 2.0
-    assert content["curves"][0]["test_rmse"] == [0.9]
+    assert content["curves"][0]["errors"] == [0.9]
     assert content["skipped"] == ["speed: other: not installed"]
     assert {"machine", "versions", "thread_pools", "date", "n_threads"} <= content.keys()
     assert content["versions"]["numpy"]
@@ -52,3 +52,15 @@ def test_compare_takes_noise_into_account(old, new, better, beyond):
 def test_compare_skips_what_only_one_has_and_what_is_only_told():
     assert record.compare(result([1.0]), result([1.0], metric="other")) == []
     assert record.compare(result([1.0], better=""), result([2.0], better="")) == []
+
+
+def test_exact_figures_have_no_noise():
+    def measured(error):
+        recorder = record.Recorder(suite="accuracy")
+        recorder.add("case", "peer", "test_rmse", error, "", exact=True)
+        return recorder.to_json()
+
+    (change,) = record.compare(measured(0.9), measured(0.91))
+    assert change.beyond_noise
+    (change,) = record.compare(measured(0.9), measured(0.9 + 1e-6))
+    assert not change.beyond_noise

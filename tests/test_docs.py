@@ -1,17 +1,20 @@
 """Every Python block of the README and of docs/ runs, in order, in one namespace per page; links lead somewhere.
 
-A block whose fence says more than `python` (as in "```python skip") is shown, not run. Pages that walk through a job
-start from files that are made here, and their `fastfactor` commands run too.
+A block whose fence says more than `python` (as in "```python skip") is shown, not run. Where a page walks through a job
+on the command line, its `fastfactor` commands run too.
 """
 
 import re
 import shlex
+import subprocess
+import sys
 from pathlib import Path
 
-import numpy as np
 import pytest
 
 import fastfactor
+from bench import figures
+from bench.figures.pages import find_blocks
 
 PACKAGE = Path(fastfactor.__file__).parent  # not beside the pages when it is installed
 ROOT = Path(__file__).resolve().parent.parent
@@ -19,7 +22,6 @@ PAGES = [ROOT / name for name in ("README.md", "CONTRIBUTING.md", "CHANGELOG.md"
     (ROOT / "docs").glob("*.md")
 )
 
-_FENCE = re.compile(r"^```(python|bash)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 _ANY_FENCE = re.compile(r"^```.*?^```$", re.MULTILINE | re.DOTALL)
 _LINK = re.compile(r"\[[^\]]*\]\(([^)\s]+)\)")
 
@@ -31,33 +33,7 @@ def name_of(page):
     return str(page.relative_to(ROOT))
 
 
-def find_blocks(text):
-    """Yield the number of the line before each block, its language, and its code."""
-    for match in _FENCE.finditer(text):
-        yield text.count("\n", 0, match.start(2)), match.group(1), match.group(2)
-
-
-def write_ratings():
-    """Ratings of 60 users for 50 items: planted rank 3 and noise; a tenth of them came later, some by a new user."""
-    pa, pq = pytest.importorskip("pyarrow"), pytest.importorskip("pyarrow.parquet")
-    rng = np.random.default_rng(11)
-    A = 3 + rng.standard_normal((60, 3)) @ rng.standard_normal((3, 50)) + 0.1 * rng.standard_normal((60, 50))
-    rows, cols = np.nonzero(rng.random(A.shape) < 0.4)
-    later = (rng.random(len(rows)) < 0.1) | (rows == 59)
-    for name, chosen in (("ratings", ~later), ("new-ratings", later)):
-        users, items = [f"user-{r:04}" for r in rows[chosen]], [f"item-{c:04}" for c in cols[chosen]]
-        table = pa.table({"user": users, "item": items, "rating": A[rows[chosen], cols[chosen]]})
-        pq.write_table(table, f"{name}.parquet")
-
-
-def write_texts():
-    """Texts of five words each, from one of four topics with ten words of their own."""
-    rng = np.random.default_rng(12)
-    lines = [" ".join(f"word{t}x{w}" for w in rng.integers(10, size=5)) for t in rng.integers(4, size=200)]
-    Path("texts.txt").write_text("\n".join(lines))
-
-
-WALKS = {"docs/batch.md": write_ratings, "docs/text.md": write_texts}
+COMMANDS_TOO = {"docs/batch.md"}  # pages whose blocks of commands call `fastfactor` alone
 
 
 def run_commands(code):
@@ -71,13 +47,10 @@ def run_commands(code):
 @pytest.mark.parametrize("page", [page for page in PAGES if "```python\n" in page.read_text()], ids=name_of)
 def test_code_blocks_run(page, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    walk = WALKS.get(name_of(page))
-    if walk is not None:
-        walk()
     namespace = {"__name__": "page"}
     for line, language, code in find_blocks(page.read_text()):
         if language == "bash":
-            if walk is not None:
+            if name_of(page) in COMMANDS_TOO:
                 run_commands(code)
             continue
         exec(compile("\n" * line + code, str(page), "exec"), namespace)  # tracebacks then show the page's own lines
@@ -108,3 +81,27 @@ def test_every_module_has_its_place_in_the_architecture():
     modules = {path.name for path in PACKAGE.rglob("*.py")}
     assert modules
     assert not {name for name in modules if f"{name}`" not in text}
+
+
+def test_the_site_builds_without_a_warning(tmp_path):
+    pytest.importorskip("mkdocs", reason="the site needs the extra docs")
+    if not (ROOT / "fastfactor").exists():
+        pytest.skip("the reference is made from sources, which are not beside the pages")
+    command = [sys.executable, "-m", "mkdocs", "build", "--strict", "--quiet", "--site-dir", str(tmp_path / "site")]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert "<math" in (tmp_path / "site" / "derivation.html").read_text()
+
+
+def test_every_picture_is_made_by_a_script():
+    assert {path.stem for path in (ROOT / "docs" / "images").glob("*.png")} == set(figures.NAMES)
+
+
+def test_promises_name_tests_that_exist():
+    text = (ROOT / "docs" / "reliability.md").read_text()
+    named = set(re.findall(r"`(test_\w+)`", text))
+    there = {
+        name for path in (ROOT / "tests").glob("test_*.py") for name in re.findall(r"def (test_\w+)", path.read_text())
+    }
+    assert len(named) > 30
+    assert not named - there

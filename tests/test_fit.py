@@ -163,7 +163,10 @@ class RecordingGrid:
     n_stripes, shape, n_entries = 8, (10, 10), 100
 
     def __init__(self):
-        self.launches = []
+        self.launches, self.announced = [], []
+
+    def begin_epoch(self, order):
+        self.announced.append(list(order))
 
     def sweep(self, factors, diagonals, losses, step, static):
         self.launches.append(list(diagonals))
@@ -176,6 +179,7 @@ def orders(seed, n_entries=100):
     run = sgd.Run(spec=None, schedule=Schedule(0.1, 10), penalty=Penalty(0.1, 0.1), draw=None, seed=seed)
     losses = [sgd.update_epoch(grid, factors, run, epoch, None) for epoch in range(4)]
     assert losses == [64 / n_entries] * 4
+    assert [k for group in grid.announced for k in group] == [k for group in grid.launches for k in group]
     return grid.launches
 
 

@@ -15,8 +15,8 @@ import pytest
 from conftest import run_python
 
 import fastfactor as ff
+from fastfactor import folders
 from fastfactor import manifest as manifests
-from fastfactor import storage
 from fastfactor.ids import Ids
 from fastfactor.model import Factorization
 
@@ -224,7 +224,7 @@ def test_a_write_cut_short_leaves_what_was_there(saved, monkeypatch):
         self.file.write(block[:7])
         raise OSError(errno.ENOSPC, "no space left")
 
-    monkeypatch.setattr(storage._HashingFile, "write", write)
+    monkeypatch.setattr(folders._HashingFile, "write", write)
     with pytest.raises(OSError, match="no space"):
         make_model(2.0).save(saved)
     assert listing(saved) == before
@@ -524,13 +524,13 @@ def test_strings_as_objects_become_strings(tmp_path):
 def test_reading_under_constant_rewriting_gives_up(saved, monkeypatch):
     turn = iter(range(10**6))
 
-    def read_manifest(path):
+    def read_manifest(path, kind):
         make_model(float(next(turn))).save(saved)
         content = path.read_bytes()
         shutil.rmtree(saved)
         saved.mkdir()
         return content
 
-    monkeypatch.setattr(storage, "read_manifest", read_manifest)
+    monkeypatch.setattr(folders, "read_manifest", read_manifest)
     with pytest.raises(ValueError, match="was written anew 20 times"):
         ff.load(saved)

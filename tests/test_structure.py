@@ -15,12 +15,14 @@ IDS = [str(path.relative_to(PACKAGE)) for path in MODULES]
 ROOMS = {
     "exceptions": set(),
     "ids": set(),
+    "manifest": {"ids"},
+    "folders": {"manifest"},
     "kernels": {"kernels"},
     "threads": set(),
     "blas": {"threads"},
     "options": {"kernels", "exceptions"},
     "matrix": {"matrix", "kernels", "threads", "blas", "exceptions", "ids"},
-    "io": {"io", "matrix", "ids"},
+    "io": {"io", "matrix", "ids", "folders", "manifest", "kernels"},
     "solvers": {"solvers", "matrix", "kernels", "threads", "blas", "options", "exceptions"},
 }
 TOP = {"api", "sklearn", "cli", "dask", "demo", "__main__", "__init__"}

@@ -3,7 +3,7 @@
 import importlib
 from types import ModuleType
 
-NAMES = ("epochs", "time_to_rmse", "svd", "memory", "startup", "scaling", "files")
+NAMES = ("epochs", "time_to_rmse", "accuracy", "svd", "per_entry", "memory", "startup", "scaling", "files", "disk")
 
 
 def load(name: str) -> ModuleType:

@@ -54,6 +54,7 @@ class Number(click.ParamType[Any]):
 @click.option("--dtype", type=click.Choice(["float32", "float64"]), help="Precision.")
 @click.option("--init", type=click.Path(exists=True, file_okay=False, path_type=Path), help="A model to start from.")
 @click.option("--max-seconds", type=click.FloatRange(min=0, min_open=True), help="Stop the fit after about this time.")
+@click.option("--max-memory", help="Refuse a fit that would take more, as in 400MB.")
 @inputs.threading
 @inputs.seeding
 @inputs.reading
@@ -103,7 +104,7 @@ def _fit(X: Any, init: Any, options: dict[str, Any], talk: Talk, stopping: Stopp
     n_entries = X.shape[0] * X.shape[1] if options["unobserved"] == "zero" else X.n_entries
     was_stopped = False
     given = ("rank", "unobserved", "loss", "regularization", "learning_rate", "nonnegative", "max_epochs", "duplicates")
-    chosen = {name: options[name] for name in (*given, "dtype", "max_seconds", "seed")}
+    chosen = {name: options[name] for name in (*given, "dtype", "max_seconds", "max_memory", "seed")}
     with Progress(talk, n_entries, options["max_epochs"], options["max_seconds"]) as progress:
 
         def callback(epoch: Any) -> bool:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import zipfile
 from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -32,7 +33,7 @@ FORMATS = {
 }
 _PACKED = (".gz", ".bz2", ".zst", ".lz4")
 TABLES = ("parquet", "arrow", "csv", "tsv")
-_MATRICES = ("npz", "npy", "mtx")
+MATRICES = ("npz", "npy", "mtx")
 Path_ = str | os.PathLike[str]
 
 
@@ -102,26 +103,71 @@ def read(
     >>> X, X.row_ids.tolist(), X.matrix[2].tolist()
     (Labelled(2 x 2, 3 entries), ['ann', 'bob'], [5.0, 4.0, 3.0])
     """
+    plan = plan_reading(
+        path,
+        format=format,
+        columns=columns,
+        like=like,
+        unknown=unknown,
+        on_bad_line=on_bad_line,
+        delimiter=delimiter,
+        header=header,
+        integer_ids=integer_ids,
+        dtype=dtype,
+    )
+    if plan.kind in MATRICES:
+        return _read_matrix(plan.paths[0], plan.kind, dtype)
+    return collect(plan.sources, plan.columns, plan.faults, **plan.options)
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What is to be read, and how: the checked arguments of `read`; `options` are those of a `Collector`."""
+
+    paths: list[Path]
+    kind: str
+    faults: Faults
+    columns: Any = None
+    sources: list[Any] = field(default_factory=list)
+    options: dict[str, Any] = field(default_factory=dict)
+
+
+def plan_reading(
+    path: Any,
+    *,
+    format: Any,
+    columns: Any,
+    on_bad_line: Any,
+    delimiter: Any,
+    header: Any,
+    integer_ids: bool,
+    dtype: Any,
+    like: Any = None,
+    unknown: Any = "add",
+    mapped: bool = True,
+) -> Plan:
+    """Check the arguments of `read`; `mapped` is for tables of Arrow and Parquet: whether their files are mapped."""
     paths = _list_paths(path)
     kind = _choose_format(paths, format)
     faults = Faults(_check_word(on_bad_line, "on_bad_line", ("error", "skip")) == "skip")
     text_only = {"delimiter": delimiter, "header": header, "integer_ids": integer_ids or None}
     if kind not in ("csv", "tsv"):
         _refuse_given(kind, text_only)
-    if kind in _MATRICES:
+    if kind in MATRICES:
         skip = None if on_bad_line == "error" else "skip"
         _refuse_given(kind, {"columns": columns, "like": like, "on_bad_line": skip})
         if len(paths) > 1:
             raise ValueError(f"path holds {len(paths)} files, but {kind} files are read one at a time")
-        return _read_matrix(paths[0], kind, dtype)
+        return Plan(paths, kind, faults)
     columns = _check_columns(columns)
     options = _check_collecting(like, unknown, dtype)
     if kind in ("csv", "tsv"):
         mark = _check_delimiter(delimiter, "\t" if kind == "tsv" else ",")
         sources: list[Any] = [TextSource(each, mark, header, columns, integer_ids, faults) for each in paths]
     else:
-        sources = [ParquetSource(each) if kind == "parquet" else ArrowSource(each) for each in paths]
-    return collect(sources, columns, faults, **options)
+        source = ParquetSource if kind == "parquet" else ArrowSource
+        sources = [source(each, mapped) for each in paths]
+    return Plan(paths, kind, faults, columns, sources, options)
 
 
 def from_frame(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -12,7 +12,6 @@ from numpy.typing import NDArray
 
 from fastfactor.io.arrow import load_pyarrow, naming
 from fastfactor.io.collecting import Collector, Faults
-from fastfactor.matrix.labelled import Labelled
 
 _BATCH = 1 << 20  # lines: a whole row group of most files, whose dictionary then comes once
 
@@ -89,13 +88,13 @@ def add_batches(batches: Iterator[Any], places: Sequence[Any], names: Sequence[s
 
 
 class ParquetSource:
-    """A Parquet file, read one row group or a million lines at a time."""
+    """A Parquet file, read one row group or a million lines at a time; `mapped` is quicker, and keeps its pages."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, mapped: bool = True) -> None:
         load_pyarrow()
         import pyarrow.parquet as pq
 
-        self.path = path
+        self.path, self.mapped = path, mapped
         with naming(str(path)), pq.ParquetFile(path) as file:
             self.names: list[str] = file.schema_arrow.names
             self.n_lines: int = file.metadata.num_rows
@@ -108,22 +107,22 @@ class ParquetSource:
         if twice := [name for name in wanted if self.names.count(name) > 1]:
             raise ValueError(f"{self.path} has several columns {twice[0]!r}")
         # Text that lies as a dictionary in the file is never spelled out; for other types this asks for nothing.
-        with pq.ParquetFile(self.path, read_dictionary=wanted[:2], memory_map=True) as file:
+        with pq.ParquetFile(self.path, read_dictionary=wanted[:2], memory_map=self.mapped) as file:
             add_batches(file.iter_batches(_BATCH, columns=wanted), wanted, wanted, collector)
 
 
 class ArrowSource:
     """An Arrow file, or a stream (IPC)."""
 
-    def __init__(self, path: Path) -> None:
-        self.path = path
+    def __init__(self, path: Path, mapped: bool = True) -> None:
+        self.path, self.mapped = path, mapped
         with naming(str(path)), self._open() as reader:
             self.names: list[str] = reader.schema.names
             self.n_lines: int = reader.count_rows() if hasattr(reader, "count_rows") else 0
 
     def _open(self) -> Any:
         pa = load_pyarrow()
-        source = pa.memory_map(str(self.path))
+        source = (pa.memory_map if self.mapped else pa.OSFile)(str(self.path))
         try:
             return pa.ipc.open_file(source)
         except pa.ArrowInvalid:
@@ -177,8 +176,14 @@ def describe(source: Any) -> str:
     return str(getattr(source, "path", "the frame"))
 
 
-def collect(sources: Sequence[Any], columns: Columns | None, faults: Faults, **options: Any) -> Labelled:
-    """Read all sources into one matrix; `options` are those of `Collector`."""
+def collect(
+    sources: Sequence[Any],
+    columns: Columns | None,
+    faults: Faults,
+    make: Callable[..., Collector] = Collector,
+    **options: Any,
+) -> Any:
+    """Read all sources into what the collector makes of them; `options` are those of `Collector`."""
     collector = None
     for source in sources:
         faults.source, faults.unit = describe(source), getattr(source, "unit", "row")
@@ -186,7 +191,7 @@ def collect(sources: Sequence[Any], columns: Columns | None, faults: Faults, **o
         if collector is None:
             names = source.names[places[0]], source.names[places[1]]
             capacity = sum(each.n_lines for each in sources)
-            collector = Collector(names, faults, capacity=capacity, **options)
+            collector = make(names, faults, capacity=capacity, **options)
         with naming(faults.source):
             source.feed(places, collector)
     assert collector is not None

@@ -18,16 +18,15 @@ def predict_pairs(factors, rows, cols, out, static):
 
 
 @parallel_kernel
-def sum_losses(factors, held, weights, place, sums, static):
-    """Write the summed loss over each of len(sums) equal slices of the pairs to `sums`.
+def sum_losses(factors, held, weights, place, edges, sums, static):
+    """Write the summed loss over the pairs edges[s]:edges[s + 1] to sums[s].
 
     `held` is (rows, cols, values), `weights` None or one each, `place` that of `update.Step`.
     """
     rows, cols, values = held
-    n, n_slices = len(rows), len(sums)
-    for s in prange(n_slices):
+    for s in prange(len(sums)):
         loss = 0.0
-        for i in range(s * n // n_slices, (s + 1) * n // n_slices):
+        for i in range(edges[s], edges[s + 1]):
             p = predict_entry(factors, rows[i], cols[i], static)
             loss += np.float64(weigh(value(static, place, values[i], p), at_or_none(weights, i)))
         sums[s] = loss

@@ -16,6 +16,7 @@ from fastfactor.kernels.layout import count_blocks, count_columns, fill_blocks
 from fastfactor.kernels.sweep import AHEAD, Blocks, sweep_dense, sweep_stored
 from fastfactor.kernels.update import Factors, Step
 from fastfactor.matrix.inputs import Observations, slice_rows
+from fastfactor.matrix.mapped import walk_rows
 from fastfactor.threads import launch
 
 # Stripes by number of entries: few enough for long runs of a row within a block, enough to share out over cores, and
@@ -103,6 +104,9 @@ class Grid:
         """Shape of the matrix."""
         return len(self.row_order), len(self.col_order)
 
+    def begin_epoch(self, order: NDArray[np.int64]) -> None:
+        """Hear in which order the diagonals will be asked for; what lies in memory has nothing to prepare."""
+
     def sweep(
         self, factors: Factors, diagonals: NDArray[np.int64], losses: NDArray[np.float64], step: Step, static: Any
     ) -> None:
@@ -157,6 +161,9 @@ class DenseGrid:
         """Shape of the matrix."""
         return self.A.shape
 
+    def begin_epoch(self, order: NDArray[np.int64]) -> None:
+        """Hear in which order the diagonals will be asked for; what lies in memory has nothing to prepare."""
+
     def sweep(
         self, factors: Factors, diagonals: NDArray[np.int64], losses: NDArray[np.float64], step: Step, static: Any
     ) -> None:
@@ -168,13 +175,75 @@ class DenseGrid:
 def count_entries(X: Observations, stride: int = 1) -> NDArray[np.int64]:
     """Return how many entries each column has in every `stride`-th row."""
     counts = np.zeros(X.shape[1], np.int64)
-    count_columns(X.indptr, X.indices, counts, stride)
+    for start, stop in walk_rows(X.indptr, (X.indices,)):
+        first = -(-start // stride) * stride
+        if first < stop:
+            count_columns(X.indptr[first : stop + 1], X.indices, counts, stride)
     return counts
 
 
 def _index_dtype(*starts: NDArray[np.int64]) -> type:
     longest = max(int(np.diff(s).max()) for s in starts)
     return np.uint16 if longest <= 1 << 16 else np.uint32
+
+
+@dataclass(frozen=True)
+class Deal:
+    """Which stripe each row and each column went to, and where in it: all that a seed decides about a grid.
+
+    Attributes
+    ----------
+    row_order, col_order : (n_rows,), (n_cols,) int64 arrays
+    row_starts, col_starts : (B + 1,) int64 arrays
+        See `deal_stripes`.
+    """
+
+    row_order: NDArray[np.int64]
+    row_starts: NDArray[np.int64]
+    col_order: NDArray[np.int64]
+    col_starts: NDArray[np.int64]
+
+    @classmethod
+    def of(cls, X: Observations, seed: int) -> Deal:
+        """Deal the rows and columns of `X`."""
+        B = choose_stripes(X.shape, X.n_entries)
+        rng = np.random.default_rng(seed)
+        rows = deal_stripes(np.diff(X.indptr), B, rng)
+        return cls(*rows, *deal_stripes(count_entries(X, max(1, X.n_entries // _SAMPLED_ENTRIES)), B, rng))
+
+    @property
+    def n_stripes(self) -> int:
+        """Number of stripes B of the rows, and of the columns."""
+        return len(self.row_starts) - 1
+
+    @property
+    def row_stripe(self) -> NDArray[np.uint8]:
+        """For each row its stripe."""
+        return _find_stripes(self.row_order, self.row_starts)
+
+    @property
+    def col_place(self) -> tuple[NDArray[np.uint8], NDArray[Any]]:
+        """For each column its stripe, and its position in it."""
+        index = _index_dtype(self.row_starts, self.col_starts)
+        positions = _find_positions(self.col_order, self.col_starts, index)
+        return _find_stripes(self.col_order, self.col_starts), positions
+
+    def entry_dtype(self, dtype: Any, *, weighted: bool) -> np.dtype[Any]:
+        """Return what an entry of the blocks is; a record, so that kernels see fields as attributes."""
+        index = _index_dtype(self.row_starts, self.col_starts)
+        more = [("weight", np.empty(0, dtype).real.dtype)] if weighted else []
+        fields = np.dtype([("row", index), ("col", index), ("value", dtype), *more], align=True)
+        return np.dtype((np.record, fields))
+
+
+def convert(X: Observations, shift: complex, scale: float) -> tuple[Any, Any]:
+    """Return what a kernel standardises with, in the type of the values: the shift, and the factor after it."""
+    return X.data.dtype.type(shift), X.data.real.dtype.type(1 / scale)
+
+
+def hold_out(seed: int, share: float) -> tuple[np.uint64, np.uint64]:
+    """Return what a kernel chooses held-out entries by."""
+    return np.uint64(seed), np.uint64(round(share * 2**32))
 
 
 def build_grid(
@@ -204,36 +273,27 @@ def build_grid(
     weights : (n_entries,) array, optional
         One per entry, in the order of X.
     """
-    B = choose_stripes(X.shape, X.n_entries)
-    rng = np.random.default_rng(seed)
-    row_order, row_starts = deal_stripes(np.diff(X.indptr), B, rng)
-    col_order, col_starts = deal_stripes(count_entries(X, max(1, X.n_entries // _SAMPLED_ENTRIES)), B, rng)
-    index = _index_dtype(row_starts, col_starts)
-    row_stripe = _find_stripes(row_order, row_starts)
-    col_place = _find_stripes(col_order, col_starts), _find_positions(col_order, col_starts, index)
-
+    deal, held_out = Deal.of(X, seed), hold_out(seed, held_share)
+    B, col_place = deal.n_stripes, deal.col_place
     slices = slice_rows(X.indptr)
-    held_out = (np.uint64(seed), np.uint64(round(held_share * 2**32)))
     counts, held_counts = np.zeros((len(slices) - 1, B, B), np.int64), np.zeros((len(slices) - 1, B), np.int64)
-    launch(count_blocks, X.indptr, X.indices, slices, row_stripe, col_place[0], held_out, counts, held_counts)
+    launch(count_blocks, X.indptr, X.indices, slices, deal.row_stripe, col_place[0], held_out, counts, held_counts)
     offsets = np.concatenate(([0], np.cumsum(counts.sum(axis=0)))).astype(np.uint64)
     held_starts = np.concatenate(([0], np.cumsum(held_counts.sum(axis=0))))
 
     n_entries, n_held = int(offsets[-1]), int(held_starts[-1])
-    real = np.empty(0, dtype).real.dtype
-    weighted = [] if weights is None else [("weight", real)]
-    fields = np.dtype([("row", index), ("col", index), ("value", dtype), *weighted], align=True)
-    entries = np.empty(n_entries + int(AHEAD), np.dtype((np.record, fields)))  # a record: fields are attributes
+    entries = np.empty(n_entries + int(AHEAD), deal.entry_dtype(dtype, weighted=weights is not None))
     entries[n_entries:] = 0  # looked at, never used
     held = Held(np.empty(n_held, np.int64), np.empty(n_held, np.int64), np.empty(n_held, dtype), None)
     if weights is not None:
+        real = held.values.real.dtype
         held, weights = replace(held, weights=np.empty(n_held, real)), weights.astype(real)
-    blocks = Blocks(entries, offsets, row_starts, col_starts)
-    standard = (X.data.dtype.type(shift), X.data.real.dtype.type(1 / scale))
+    blocks = Blocks(entries, offsets, deal.row_starts, deal.col_starts)
     places = (held_starts, held.rows, held.cols, held.values)
     matrix = (X.indptr, X.indices, X.data)
-    launch(fill_blocks, matrix, weights, row_order, col_place, blocks, standard, held_out, places, held.weights)
-    return Grid(blocks, row_order, col_order, held, n_entries)
+    standard = convert(X, shift, scale)
+    launch(fill_blocks, matrix, weights, deal.row_order, col_place, blocks, standard, held_out, places, held.weights)
+    return Grid(blocks, deal.row_order, deal.col_order, held, n_entries)
 
 
 def _find_stripes(order: NDArray[np.int64], starts: NDArray[np.int64]) -> NDArray[np.uint8]:

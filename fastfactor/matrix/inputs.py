@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import operator
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,11 +12,13 @@ import scipy.sparse as sp
 from numpy.typing import NDArray
 
 from fastfactor.kernels.layout import find_duplicate, inspect_rows, sort_by_row
-from fastfactor.matrix.labelled import Labelled
+from fastfactor.matrix.labelled import Labelled, StoredGrid
+from fastfactor.matrix.mapped import drop_pages, is_mapped, walk_rows
 from fastfactor.threads import launch
 
 DUPLICATES = ("error", "sum", "mean", "last")
 _EXACT_IN_FLOAT32 = 1 << 24  # integers up to here are
+_MAPPED_SLICES = 4  # of the next at a time where the arrays lie in a file
 _SLICES = 64  # of the rows, to share out over threads; fixed, for sums that do not depend on the number of threads
 
 
@@ -69,13 +72,18 @@ def as_values(values: Any, name: str) -> NDArray[Any]:
     values = np.asarray(values)
     if values.dtype.kind not in "biufc":
         raise TypeError(f"{name} must hold numbers, got dtype {values.dtype}")
-    if values.dtype.kind in "biu":
-        small = values.dtype.itemsize <= 2 or values.size == 0
-        exact = small or -_EXACT_IN_FLOAT32 <= values.min() <= values.max() <= _EXACT_IN_FLOAT32
-        return values.astype(np.float32 if exact else np.float64)
-    if values.dtype.kind == "c":
-        return values.astype(np.complex64 if values.dtype == np.complex64 else np.complex128, copy=False)
-    return values.astype(np.float32 if values.dtype.itemsize <= 4 else np.float64, copy=False)
+    is_wide = values.dtype.kind in "iu" and values.dtype.itemsize > 2 and values.size > 0
+    bounds = (values.min(), values.max()) if is_wide else (0, 0)
+    return values.astype(choose_float(values.dtype, *bounds), copy=False)
+
+
+def choose_float(dtype: np.dtype[Any], low: Any, high: Any) -> type[np.inexact[Any]]:
+    """Return the type that numbers of `dtype` between two bounds are computed with; see `as_values`."""
+    if dtype.kind in "iu":
+        return np.float32 if low >= -_EXACT_IN_FLOAT32 and high <= _EXACT_IN_FLOAT32 else np.float64
+    if dtype.kind == "c":
+        return np.complex64 if dtype == np.complex64 else np.complex128
+    return np.float32 if dtype.itemsize <= 4 else np.float64
 
 
 def as_index(index: Any, name: str) -> NDArray[Any]:
@@ -123,10 +131,12 @@ def _check_range(index: NDArray[Any], size: int, name: str) -> None:
         raise ValueError(f"{name}[{bad[0]}] is {index[bad[0]]}, outside 0..{size - 1}")
 
 
-def _combine(
-    rows: NDArray[Any], cols: NDArray[Any], values: NDArray[Any], how: str
-) -> tuple[NDArray[Any], NDArray[Any], NDArray[Any]]:
-    """Combine triplets at the same place into one; the result is sorted by row, then column."""
+def combine_rows(
+    indptr: NDArray[np.int64], cols: NDArray[Any], values: NDArray[Any], how: str
+) -> tuple[NDArray[np.int64], NDArray[Any], NDArray[Any]]:
+    """Combine entries at the same place into one; each row is then sorted by column. Returns CSR arrays."""
+    n_rows = len(indptr) - 1
+    rows = np.repeat(np.arange(n_rows), np.diff(indptr))
     order = np.lexsort((cols, rows))
     rows, cols, values = rows[order], cols[order], values[order]
     first = np.concatenate(([True], (np.diff(rows) != 0) | (np.diff(cols) != 0)))
@@ -138,10 +148,11 @@ def _combine(
         combined = np.add.reduceat(values, starts)
         if how == "mean":
             combined = (combined / (ends - starts)).astype(values.dtype)
-    return rows[starts], cols[starts], combined
+    indptr = np.concatenate(([0], np.cumsum(np.bincount(rows[starts], minlength=n_rows))))
+    return indptr, cols[starts], combined
 
 
-def _check_indptr(indptr: Any, n: int, n_stored: int, name: str) -> NDArray[np.int64]:
+def check_indptr(indptr: Any, n: int, n_stored: int, name: str) -> NDArray[np.int64]:
     """Return the offsets of `n` rows (or columns, or rows of blocks) into `n_stored` entries as int64."""
     indptr = as_index(indptr, f"{name}.indptr").astype(np.int64, copy=False)
     if len(indptr) != n + 1 or indptr[0] != 0:
@@ -156,8 +167,8 @@ def _check_indptr(indptr: Any, n: int, n_stored: int, name: str) -> NDArray[np.i
 
 def _from_csr(indptr: Any, indices: Any, data: Any, shape: tuple[int, int], duplicates: str, name: str) -> Observations:
     indices, data = as_index(indices, f"{name}.indices"), as_values(data, name)
-    indptr = _check_indptr(indptr, shape[0], min(len(indices), len(data)), name)
-    return _inspected(indptr, indices, data, shape, duplicates, name)
+    indptr = check_indptr(indptr, shape[0], min(len(indices), len(data)), name)
+    return inspect_csr(indptr, indices, data, shape, duplicates, name)
 
 
 def check_structure(X: Any, name: str) -> None:
@@ -174,32 +185,39 @@ def check_structure(X: Any, name: str) -> None:
         if X.format == "csc":
             n_major, n_minor, minor = n_cols, n_rows, "row"
         indices = as_index(X.indices, f"{name}.indices")
-        indptr = _check_indptr(X.indptr, n_major, min(len(indices), len(X.data)), name)
+        indptr = check_indptr(X.indptr, n_major, min(len(indices), len(X.data)), name)
         _check_range(indices[: indptr[-1]], n_minor, f"{name}: {minor} index")
 
 
-def slice_rows(indptr: NDArray[np.int64]) -> NDArray[np.int64]:
+def slice_rows(indptr: NDArray[np.int64], n_slices: int = _SLICES) -> NDArray[np.int64]:
     """Return boundaries of slices of the rows with nearly equal shares of the entries, whatever their rows hold."""
-    shares = np.linspace(0, int(indptr[-1]), _SLICES + 1).astype(np.int64)
+    shares = np.linspace(0, int(indptr[-1]), n_slices + 1).astype(np.int64)
     slices = np.searchsorted(indptr, shares, side="right") - 1
     slices[0], slices[-1] = 0, len(indptr) - 1
     return np.asarray(slices, np.int64)
 
 
-def _inspected(
+def inspect_csr(
     indptr: NDArray[np.int64],
     indices: NDArray[Any],
     data: NDArray[Any],
     shape: tuple[int, int],
     duplicates: str,
     name: str,
+    combine: Callable[..., Any] = combine_rows,
 ) -> Observations:
+    """Return CSR arrays as Observations, after one look at every entry: in range, finite, none twice in a row."""
     n = int(indptr[-1])
     if n == 0:
         raise ValueError(f"{name} has no observed entry")
     slices = slice_rows(indptr)
-    sums, faults = np.empty((len(slices) - 1, 3)), np.empty((len(slices) - 1, 2), np.int64)
-    launch(inspect_rows, indptr, indices, data, shape[1], slices, sums, faults)
+    sums, faults = np.empty((_SLICES, 3)), np.empty((_SLICES, 2), np.int64)
+    at_once = _MAPPED_SLICES if is_mapped(indices, data) else _SLICES
+    for s in range(0, _SLICES, at_once):
+        part = slice(s, s + at_once)
+        launch(inspect_rows, indptr, indices, data, shape[1], slices[s : s + at_once + 1], sums[part], faults[part])
+        for array in (indices, data):
+            drop_pages(array, int(indptr[slices[s]]), int(indptr[slices[s + at_once]]))
     outside, unsorted = faults.sum(axis=0)
     if outside:
         _check_range(indices[:n], shape[1], f"{name}: column index")
@@ -207,18 +225,24 @@ def _inspected(
     if not np.isfinite(square):
         _check_finite(data[:n], name)
     if unsorted:
-        row, col = find_duplicate(indptr, indices, shape[1])
+        row, col = _find_repeated(indptr, indices, shape[1])
         if row >= 0 and duplicates == "error":
             raise ValueError(
                 f"{name} holds entry ({row}, {col}) more than once; pass duplicates='sum', 'mean' or 'last' to combine"
             )
         if row >= 0:
-            rows = np.repeat(np.arange(shape[0]), np.diff(indptr))
-            rows, indices, data = _combine(rows, indices[:n], data[:n], duplicates)
-            indptr = np.concatenate(([0], np.cumsum(np.bincount(rows, minlength=shape[0]))))
-            return _inspected(indptr, indices, data, shape, duplicates, name)
+            indptr, indices, data = combine(indptr, indices[:n], data[:n], duplicates)
+            return inspect_csr(indptr, indices, data, shape, duplicates, name)
     mean, std = _moments(float(total), float(imaginary), float(square), n, data)
     return Observations(shape, indptr, indices, data, mean, std)
+
+
+def _find_repeated(indptr: NDArray[np.int64], indices: NDArray[Any], n_cols: int) -> tuple[int, int]:
+    for start, stop in walk_rows(indptr, (indices,)):
+        row, col = find_duplicate(indptr[start : stop + 1], indices, n_cols)
+        if row >= 0:
+            return start + row, col
+    return -1, -1
 
 
 def _check_finite(values: NDArray[Any], name: str) -> None:
@@ -262,7 +286,7 @@ def _from_triplets(triplets: Any, shape: Any, duplicates: str, name: str) -> Obs
     _check_range(cols, shape[1], f"{name}: cols")
     indptr, order = np.zeros(shape[0] + 1, np.int64), np.empty(len(rows), np.int64)
     sort_by_row(rows, indptr, order)
-    return _inspected(indptr, cols[order], values[order], shape, duplicates, name)
+    return inspect_csr(indptr, cols[order], values[order], shape, duplicates, name)
 
 
 def _from_dense(X: NDArray[Any], name: str) -> Observations:
@@ -274,16 +298,19 @@ def _from_dense(X: NDArray[Any], name: str) -> Observations:
     seen = ~np.isnan(values)
     indptr = np.concatenate(([0], np.cumsum(seen.sum(axis=1)))).astype(np.int64)
     indices = np.nonzero(seen)[1].astype(np.int32)
-    return _inspected(indptr, indices, values[seen], X.shape, "error", name)
+    return inspect_csr(indptr, indices, values[seen], X.shape, "error", name)
 
 
 def without_ids(X: Any, shape: Any) -> tuple[Any, Any]:
-    """Return the matrix that a `Labelled` holds and its shape, which `shape` may repeat; anything else as it is."""
+    """Return the matrix that a `Labelled` holds and its shape, which `shape` may repeat; anything else as it is.
+
+    A `StoredGrid` stays one.
+    """
     if not isinstance(X, Labelled):
         return X, shape
     if shape is not None and check_shape(shape, "shape") != X.shape:
         raise ValueError(f"shape is {tuple(shape)}, but what was read has shape {X.shape}")
-    return X.matrix, X.shape
+    return (X if isinstance(X, StoredGrid) else X.matrix), X.shape
 
 
 def as_observations(X: Any, *, shape: Any = None, duplicates: str = "error", name: str = "X") -> Observations:
@@ -309,6 +336,10 @@ def as_observations(X: Any, *, shape: Any = None, duplicates: str = "error", nam
     if duplicates not in DUPLICATES:
         raise ValueError(f"duplicates must be one of {', '.join(DUPLICATES)}, got {duplicates!r}")
     X, shape = without_ids(X, shape)
+    if isinstance(X, StoredGrid):
+        if duplicates != "error":
+            raise ValueError(f"duplicates is for build_grid where {name} is a grid on disk, got {duplicates!r}")
+        return X.observations
     if isinstance(X, tuple):
         return _from_triplets(X, shape, duplicates, name)
     if not is_sparse(X):
@@ -343,6 +374,8 @@ def as_dense(X: Any, *, shape: Any = None, name: str = "X") -> NDArray[Any]:
     ValueError
         If it is not 2-D, is empty, or holds NaN or infinity.
     """
+    if isinstance(X, StoredGrid):
+        raise TypeError(f"{name} is a grid on disk, which is not made dense")
     if isinstance(X, Labelled):
         X = X.to_csr() if isinstance(X.matrix, tuple) else X.matrix
     if isinstance(X, tuple):

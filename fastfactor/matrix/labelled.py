@@ -3,19 +3,20 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import scipy.sparse as sp
 from numpy.typing import NDArray
 
-from fastfactor.ids import Ids
+from fastfactor.ids import Ids, WithIds
 
 Triplets = tuple[NDArray[Any], NDArray[Any], NDArray[Any]]
 
 
 @dataclass(frozen=True, eq=False)
-class Labelled:
+class Labelled(WithIds):
     """What a file or a frame held.
 
     Attributes
@@ -40,16 +41,6 @@ class Labelled:
 
     def __repr__(self) -> str:
         return f"Labelled({self.shape[0]} x {self.shape[1]}, {self.n_entries} entries)"
-
-    @property
-    def row_ids(self) -> NDArray[Any] | None:
-        """The id of each row, (n_rows,); None where there are none."""
-        return None if self.row_labels is None else self.row_labels.values
-
-    @property
-    def col_ids(self) -> NDArray[Any] | None:
-        """The id of each column, (n_cols,); None where there are none."""
-        return None if self.col_labels is None else self.col_labels.values
 
     @property
     def n_entries(self) -> int:
@@ -77,3 +68,25 @@ class Labelled:
         rows, cols, values = self.triplets
         coo: Any = sp.coo_array((values, (rows, cols)), shape=self.shape)
         return coo.tocsr()
+
+
+@dataclass(frozen=True, eq=False)
+class StoredGrid(Labelled):
+    """A matrix in a folder, laid out for sweeps: what `fastfactor.io.build_grid` makes, and `fit` and `svd` take.
+
+    Attributes
+    ----------
+    matrix : scipy.sparse.csr_array
+        Its arrays are mapped from the folder, read-only.
+    shape, row_labels, col_labels, n_skipped
+        See `Labelled`.
+    folder : Path
+    observations : object
+        What `fit` works on.
+    """
+
+    folder: Path = Path()
+    observations: Any = None
+
+    def __repr__(self) -> str:
+        return f"StoredGrid({self.shape[0]} x {self.shape[1]}, {self.n_entries} entries, in {str(self.folder)!r})"

@@ -1,0 +1,137 @@
+"""Fits of a grid on disk against the same fits in memory: time per epoch, peak of resident memory, equal bits.
+
+Each measurement runs in a process of its own that has compiled before. "cold" ones begin with nothing of the folder in
+the system's cache.
+"""
+
+import gc
+import hashlib
+import os
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import scipy.sparse as sp
+
+from bench import generate, timing
+from bench.record import Recorder
+from bench.suites.memory import _status_bytes
+
+DESCRIPTION = "fits of a grid on disk against fits in memory: time per epoch, peak memory, and the building of the grid"
+
+RANK = 32
+
+
+def run(recorder: Recorder) -> None:
+    if not Path("/proc/self/clear_refs").exists():
+        recorder.skip("all", "resetting the peak of resident memory needs Linux")
+        return
+    for size in ("5M",) if recorder.quick else ("20M", "100M"):
+        with tempfile.TemporaryDirectory(dir=os.environ.get("FASTFACTOR_BENCH_FOLDER")) as folder:
+            matrix = generate.standard_ratings(size)
+            np.savez(Path(folder) / "matrix.npz", data=matrix.data, indices=matrix.indices, indptr=matrix.indptr)
+            if size != "100M":
+                generate.write_table(matrix, Path(folder) / "table.parquet")
+            sp.save_npz(Path(folder) / "scipy.npz", matrix, compressed=False)
+            del matrix
+            _compare(recorder, size, Path(folder))
+
+
+def _compare(recorder: Recorder, size: str, folder: Path) -> None:
+    for name in ("table.parquet", "scipy.npz"):
+        if (folder / name).exists():
+            built = _in_new_process(f"measure_build({str(folder)!r}, {name!r})")
+            recorder.add(size, f"build from {name.split('.')[1]}", "seconds", built["seconds"])
+            recorder.add(size, f"build from {name.split('.')[1]}", "growth", built["growth"] / 2**20, "MiB")
+    repeats = 3
+    found: dict[str, list[dict[str, Any]]] = {"memory": [], "disk": [], "disk, cold": []}
+    for _ in range(repeats):
+        for name, samples in found.items():
+            samples.append(_in_new_process(f"measure_fit({str(folder)!r}, {name!r}, {recorder.n_threads})"))
+    medians = {}
+    for name, samples in found.items():
+        case = f"{size}, rank {RANK}"
+        medians[name] = recorder.add(case, name, "epoch", [sample["epoch"] for sample in samples])
+        recorder.add(case, name, "growth", [sample["growth"] / 2**20 for sample in samples], "MiB")
+    for name in ("disk", "disk, cold"):
+        recorder.add(size, name, "epoch_over_memory", medians[name] / medians["memory"], "x")
+    equal = {sample["digest"] for samples in found.values() for sample in samples}
+    recorder.add(size, "fastfactor", "different_models", len(equal), "", better="")
+
+
+def measure_build(folder: str, name: str) -> dict[str, float]:
+    """Seconds, and bytes by which building a grid pushes the peak; runs inside the measured process."""
+    import fastfactor as ff
+
+    _warm_up(1)
+    growth, seconds = _measure(lambda: ff.io.build_grid(Path(folder) / name, Path(folder) / "grid"))
+    return {"growth": growth, "seconds": seconds}
+
+
+def measure_fit(folder: str, where: str, n_threads: int) -> dict[str, Any]:
+    """Seconds per epoch, growth of the peak, and a digest of the model; runs inside the measured process."""
+    import fastfactor as ff
+
+    _warm_up(n_threads)
+    if where == "memory":
+        with np.load(Path(folder) / "matrix.npz") as arrays:
+            indptr = arrays["indptr"]
+            matrix = sp.csr_matrix((arrays["data"], arrays["indices"], indptr), shape=_shape(folder))
+    else:
+        if where.endswith("cold"):
+            drop_from_cache(Path(folder) / "grid")
+        matrix = ff.io.open_grid(Path(folder) / "grid")
+    kept: list[Any] = []
+    growth, _ = _measure(lambda: kept.append(_fit(matrix, n_threads)))
+    model = kept[0]
+    digest = hashlib.sha256(model.U.tobytes() + model.V.tobytes()).hexdigest()
+    epochs = np.diff(np.concatenate(([0.0], model.history["seconds"])))[1:]
+    return {"growth": growth, "epoch": float(np.median(epochs)), "digest": digest}
+
+
+def drop_from_cache(folder: Path) -> None:
+    """Have the system forget what it keeps of the files in a folder."""
+    for path in folder.iterdir():
+        with open(path, "rb") as file:
+            os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
+
+
+def _fit(matrix: Any, n_threads: int) -> Any:
+    import fastfactor as ff
+
+    options = {"max_epochs": 6, "regularization": 0.05, "validation": False}
+    return ff.fit(matrix, RANK, n_threads=n_threads, **options)
+
+
+def _warm_up(n_threads: int) -> None:
+    """Compile, or load, what fits in memory and on disk and the reading of tables need."""
+    import fastfactor as ff
+
+    matrix = generate.rating_matrix(3_000, 2_000, 100_000)
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "table.parquet"
+        generate.write_table(matrix, path)
+        ff.io.build_grid(path, Path(folder) / "table")
+        _fit(ff.io.build_grid(matrix, Path(folder) / "grid"), n_threads)
+    _fit(matrix, n_threads)
+
+
+def _shape(folder: str) -> tuple[int, int]:
+    import fastfactor as ff
+
+    return ff.io.open_grid(Path(folder) / "grid").shape
+
+
+def _measure(call: Any) -> tuple[float, float]:
+    """Return by how many bytes a call pushes the peak of resident memory, and its seconds."""
+    gc.collect()
+    Path("/proc/self/clear_refs").write_text("5")
+    before, start = _status_bytes("VmRSS"), time.perf_counter()
+    call()
+    return _status_bytes("VmHWM") - before, time.perf_counter() - start
+
+
+def _in_new_process(call: str) -> dict[str, Any]:
+    return timing.run_process(f"import json\nfrom bench.suites.disk import *\nprint(json.dumps({call}))")

@@ -1,0 +1,57 @@
+"""What MkDocs does with these pages beyond rendering them: links out of `docs/`, and formulas.
+
+Pages link into the repository as they lie there (`../fastfactor/api.py`), so that they also work in a checkout. On
+the site such a file becomes a page of its own. Formulas become MathML, which browsers draw without any script.
+"""
+
+import html
+import re
+from pathlib import Path
+from typing import Any
+
+from latex2mathml.converter import convert
+from mkdocs.structure.files import File, InclusionLevel
+
+ROOT = Path(__file__).resolve().parent.parent
+FROM_ROOT = {"CONTRIBUTING.md": "contributing.md", "CHANGELOG.md": "changelog.md"}
+
+_OUTWARD = re.compile(r"\]\(\.\./([^)#\s]+)(#[^)\s]*)?\)")
+_INWARD = re.compile(r"\]\(docs/([^)\s]+)\)")
+_INLINE = re.compile(r'<span class="arithmatex">\\\((.*?)\\\)</span>', re.DOTALL)
+_DISPLAY = re.compile(r'<div class="arithmatex">\s*\\\[(.*?)\\\]\s*</div>', re.DOTALL)
+
+
+def _target(path: str) -> str:
+    """Return where on the site a file of the repository is shown."""
+    return FROM_ROOT.get(path, f"source/{path}.md")
+
+
+def on_files(files: Any, config: Any) -> Any:
+    """Add the pages that lie elsewhere in the repository, and each source file that a page links to."""
+    pages = [page.read_text() for page in Path(config["docs_dir"]).glob("*.md")]
+    for name, target in FROM_ROOT.items():
+        text = _INWARD.sub(r"](\1)", (ROOT / name).read_text())
+        files.append(File.generated(config, target, content=text))
+    for path in sorted({match[1] for text in pages for match in _OUTWARD.finditer(text)} - FROM_ROOT.keys()):
+        source = (ROOT / path).read_text()  # a link that leads nowhere ends the build here
+        page = f"---\nsearch: {{exclude: true}}\n---\n# {path}\n\n````python\n{source}````\n"
+        files.append(File.generated(config, _target(path), content=page, inclusion=InclusionLevel.NOT_IN_NAV))
+    return files
+
+
+def on_page_markdown(markdown: str, page: Any, **_: Any) -> str:
+    """Point links into the repository at its pages."""
+    return _OUTWARD.sub(lambda match: f"]({_target(match[1])}{match[2] or ''})", markdown)
+
+
+def on_page_content(content: str, **_: Any) -> str:
+    """Turn formulas into MathML."""
+    content = _INLINE.sub(lambda match: _to_mathml(match[1], "inline"), content)
+    return _DISPLAY.sub(lambda match: _to_mathml(match[1], "block"), content)
+
+
+def _to_mathml(formula: str, display: str) -> str:
+    formula = html.unescape(formula)
+    if "$" in formula:
+        raise ValueError(f"two formulas in one, for want of an empty line: {formula}")
+    return convert(formula, display=display)

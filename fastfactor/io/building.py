@@ -1,0 +1,305 @@
+"""`build_grid` and `open_grid`: a matrix in a folder, by row for `svd` and in blocks for `fit`.
+
+What is larger than memory goes from the source through files without names into the folder, a piece at a time.
+"""
+
+from __future__ import annotations
+
+import os
+import zipfile
+from collections.abc import Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import scipy.sparse as sp
+from numpy.typing import NDArray
+
+from fastfactor.folders import locking, read_folder, replace_content, write_array, writing, writing_array
+from fastfactor.io.checking import as_stored
+from fastfactor.io.reading import MATRICES, Path_, plan_reading, read
+from fastfactor.io.spilling import (
+    Spilling,
+    TripletFiles,
+    as_float_file,
+    combine_in_files,
+    convert_file,
+    pieces,
+)
+from fastfactor.io.tables import collect
+from fastfactor.manifest import GRID, Encoder, StoredArray, refer
+from fastfactor.matrix.disk_grid import Plan
+from fastfactor.matrix.grid import convert
+from fastfactor.matrix.inputs import Observations, as_observations, check_indptr, check_shape, inspect_csr
+from fastfactor.matrix.labelled import Labelled, StoredGrid
+from fastfactor.matrix.mapped import ArrayFile, Scratch, walk_rows
+
+Labels = tuple[Any, Any, int]  # ids of rows, of columns, and how many bad lines there were
+
+
+def build_grid(
+    source: Any,
+    folder: Path_,
+    *,
+    seed: int = 0,
+    duplicates: str = "error",
+    shape: tuple[int, int] | None = None,
+    format: str | None = None,
+    columns: Sequence[str | int] | None = None,
+    on_bad_line: str = "error",
+    delimiter: str | None = None,
+    header: bool | None = None,
+    integer_ids: bool = False,
+    dtype: Any = None,
+) -> StoredGrid:
+    """Put a matrix into a folder, laid out for sweeps, for fits and decompositions that need little memory.
+
+    Tables (CSV, Parquet, Arrow) and `.npz` files of scipy (CSR and COO) are never in memory as a whole: some 40 bytes
+    for each of two million entries are, one batch of the file, the ids, and some 100 bytes for each row and column.
+    Other matrix files, and what is handed over in memory, are.
+
+    Parameters
+    ----------
+    source : path, sequence of paths, or what `fit` takes
+        Files as `read` takes them, or a matrix in memory.
+    folder : path
+        Made if it does not exist. A grid in it is replaced once the new one is complete; files of other names stay.
+    seed : int
+        That of the fits: it decides which rows and columns come together. Fits with other seeds lay out a grid of
+        their own each time.
+    duplicates : {"error", "sum", "mean", "last"}
+        What to do with several entries at one place.
+    shape : (int, int), optional
+        Of triplets in memory.
+    format, columns, on_bad_line, delimiter, header, integer_ids, dtype
+        As for `read`.
+
+    Returns
+    -------
+    StoredGrid
+        What `fit` and `svd` take in place of a matrix.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If an argument or the source is bad, as `read` and `fit` say it.
+    BlockingIOError
+        If another process writes to the folder.
+    OSError
+        If the folder cannot be written, or the disk is full; nothing half-written is left.
+
+    Examples
+    --------
+    >>> import tempfile, numpy as np, fastfactor as ff
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     grid = ff.io.build_grid(np.outer(np.arange(1.0, 9.0), [1.0, 2.0, 3.0]), folder)
+    ...     model = ff.fit(grid, rank=1, max_epochs=5, regularization=0.1)
+    >>> grid.shape, model.U.shape
+    ((8, 3), (8, 1))
+    """
+    if isinstance(seed, bool) or not isinstance(seed, int | np.integer) or seed < 0:
+        raise ValueError(f"seed must be an integer of at least 0, got {seed!r}")
+    target = Path(folder)
+    reading: dict[str, Any] = {
+        "format": format,
+        "columns": columns,
+        "on_bad_line": on_bad_line,
+        "delimiter": delimiter,
+        "header": header,
+        "integer_ids": integer_ids,
+        "dtype": dtype,
+    }
+    if not _is_path(source):
+        given = [name for name, value in reading.items() if value not in (None, "error", False)]
+        if given:
+            raise ValueError(f"{given[0]} is for files, but source is a {type(source).__name__}")
+        X, labels = _observe_memory(source, shape, duplicates)
+        with writing(target, wait=False):
+            _write(target, X, labels, int(seed))
+        return open_grid(target)
+    if shape is not None:
+        raise ValueError(f"shape is for triplets in memory, got {shape!r} beside a file")
+    plan = plan_reading(source, mapped=False, **reading)
+    with writing(target, wait=False):
+        if plan.kind not in MATRICES:
+            triplets, ids = collect(
+                plan.sources, plan.columns, plan.faults, partial(Spilling, folder=target), **plan.options
+            )
+            X, labels = _observe_triplets(triplets, duplicates, target), (*ids, plan.faults.n_skipped)
+        elif plan.kind == "npz":
+            X, labels = _observe_npz(plan.paths[0], dtype, duplicates, target)
+        else:
+            X, labels = _observe_memory(read(source, format=format, dtype=dtype), None, duplicates)
+        _write(target, X, labels, int(seed))
+    return open_grid(target)
+
+
+def open_grid(folder: Path_, *, verify: bool = False) -> StoredGrid:
+    """Open what `build_grid` wrote. Its arrays are mapped, read-only.
+
+    Parameters
+    ----------
+    folder : path
+    verify : bool
+        Also read every array and compare it with its checksum. Damage inside the entries is noticed this way only.
+
+    Returns
+    -------
+    StoredGrid
+
+    Raises
+    ------
+    FileNotFoundError
+        If there is no grid, or none yet.
+    BlockingIOError
+        If another process is writing it.
+    ValueError
+        If a file is truncated, damaged, of another format or version, or not what the manifest says; the message names
+        it.
+
+    Examples
+    --------
+    >>> import tempfile, numpy as np, fastfactor as ff
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     _ = ff.io.build_grid(np.eye(3) + 1, folder)
+    ...     grid = ff.io.open_grid(folder, verify=True)
+    >>> grid.shape, grid.n_entries
+    ((3, 3), 9)
+    """
+    target = Path(folder)
+    if not target.is_dir():
+        raise FileNotFoundError(2, "there is no saved grid: no such folder", str(target))
+    with locking(target, wait=False, shared=True):
+        fields = read_folder(target, GRID, verify)
+    X = as_stored(fields, target)
+    return StoredGrid(
+        _as_csr(X),
+        X.shape,
+        fields["row_labels"],
+        fields["col_labels"],
+        fields["n_skipped"],
+        folder=target,
+        observations=X,
+    )
+
+
+def _as_csr(X: Observations) -> Any:
+    """Return a scipy array over the same memory: its constructor would copy where index types differ."""
+    matrix: Any = sp.csr_array(X.shape, dtype=X.data.dtype)
+    small = X.n_entries < 1 << 31 and X.indices.dtype == np.int32
+    matrix.indptr = X.indptr.astype(np.int32) if small else X.indptr
+    matrix.indices, matrix.data = X.indices, X.data
+    return matrix
+
+
+def _is_path(source: Any) -> bool:
+    if isinstance(source, str | os.PathLike):
+        return True
+    return (
+        isinstance(source, list | tuple) and len(source) > 0 and all(isinstance(e, str | os.PathLike) for e in source)
+    )
+
+
+def _observe_memory(source: Any, shape: Any, duplicates: str) -> tuple[Observations, Labels]:
+    X = as_observations(source, shape=shape, duplicates=duplicates, name="source")
+    if isinstance(source, Labelled):
+        return X, (source.row_labels, source.col_labels, source.n_skipped)
+    return X, (None, None, 0)
+
+
+def _observe_csr(csr: tuple[Any, Any, Any], shape: tuple[int, int], duplicates: str, folder: Path) -> Observations:
+    combine = partial(combine_in_files, folder=folder)
+    return inspect_csr(*csr, shape, duplicates, "source", combine)
+
+
+def _observe_triplets(triplets: TripletFiles, duplicates: str, folder: Path) -> Observations:
+    return _observe_csr(triplets.sort(folder), triplets.shape, duplicates, folder)
+
+
+def _unpack(archive: zipfile.ZipFile, name: str, folder: Path) -> ArrayFile:
+    """Copy an array of a .npz file to a file without a name."""
+    with archive.open(f"{name}.npy") as stream:
+        version = np.lib.format.read_magic(stream)
+        read_header = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}
+        if version not in read_header:
+            raise ValueError(f"{name}.npy has version {version}")
+        shape, _, dtype = read_header[version](stream)
+        if len(shape) != 1 or dtype.kind not in "biufc":
+            raise ValueError(f"{name}.npy holds {shape} of {dtype}")
+        file = Scratch(folder, dtype)
+        for start, stop in pieces(shape[0]):
+            block = stream.read((stop - start) * dtype.itemsize)
+            file.append(np.frombuffer(block, dtype))
+        if file.n != shape[0]:
+            raise ValueError(f"{name}.npy is cut short")
+    return file
+
+
+def _observe_npz(path: Path, dtype: Any, duplicates: str, folder: Path) -> tuple[Observations, Labels]:
+    """Read a sparse matrix: as CSR or COO piece by piece, in other formats as a whole."""
+    try:
+        with zipfile.ZipFile(path) as archive:
+            kind = archive.read("format.npy")[-3:]
+            if kind not in (b"csr", b"coo"):
+                return _observe_memory(read(path, format="npz", dtype=dtype), None, duplicates)
+            with archive.open("shape.npy") as stream:
+                shape = check_shape(np.lib.format.read_array(stream, allow_pickle=False), "source")
+            names = ("indptr", "indices", "data") if kind == b"csr" else ("row", "col", "data")
+            parts = [_unpack(archive, name, folder) for name in names]
+    except (KeyError, EOFError, zipfile.BadZipFile, ValueError) as error:
+        raise ValueError(f"{path} is damaged or no sparse matrix of scipy: {error}") from None
+    if dtype is not None:
+        parts[2] = convert_file(parts[2], np.dtype(dtype), folder)
+    parts[2] = as_float_file(parts[2], folder)
+    if len({parts[1].n, parts[2].n} | ({parts[0].n} if kind == b"coo" else set())) > 1:
+        raise ValueError(f"{path} holds {parts[1].n} places and {parts[2].n} values")
+    if kind == b"coo":
+        triplets = TripletFiles(parts[0], parts[1], parts[2], (None, None), shape)
+        return _observe_triplets(triplets, duplicates, folder), (None, None, 0)
+    indptr = check_indptr(np.array(parts[0].map()), shape[0], parts[1].n, "source")
+    return _observe_csr((indptr, parts[1].map(), parts[2].map()), shape, duplicates, folder), (None, None, 0)
+
+
+def _write(folder: Path, X: Observations, labels: Labels, seed: int) -> None:
+    """Write a matrix and its grid to the folder, which is locked."""
+    dtype = np.dtype(np.complex64 if X.data.dtype.kind == "c" else np.float32)
+    plan, scale = Plan.of(X, dtype, seed, 0.0), X.std or 1.0
+    deal = plan.deal
+    small = {
+        "shape": X.shape,
+        "mean": X.mean,
+        "std": X.std,
+        "row_labels": labels[0],
+        "col_labels": labels[1],
+        "n_skipped": labels[2],
+        "made_with": {"shift": X.mean, "scale": scale, "dtype": dtype.str, "seed": seed},
+        "indptr": X.indptr,
+        "offsets": plan.offsets,
+        "row_order": deal.row_order,
+        "row_starts": deal.row_starts,
+        "col_order": deal.col_order,
+        "col_starts": deal.col_starts,
+    }
+    encoder = Encoder()
+    fields = {name: encoder.encode(value, name) for name, value in small.items()}
+    fields |= {name: refer(name) for name in ("indices", "data", "entries")}
+
+    def write_arrays(stored: dict[str, StoredArray]) -> None:
+        for name, array in encoder.arrays.items():
+            stored[name] = write_array(folder, array)
+        for name, array in (("indices", X.indices), ("data", X.data)):
+            with writing_array(folder, X.n_entries, array.dtype) as (file, start, entry):
+                _copy(X.indptr, array, ArrayFile(file, array.dtype, X.n_entries, start))
+            stored[name] = entry[0]
+        n_bytes = plan.n_stored * plan.entry_dtype.itemsize
+        with writing_array(folder, n_bytes, np.uint8) as (file, start, entry):
+            plan.write(X, convert(X, X.mean, scale), ArrayFile(file, plan.entry_dtype, plan.n_stored, start), [])
+        stored["entries"] = entry[0]
+
+    replace_content(folder, fields, write_arrays, GRID)
+
+
+def _copy(indptr: NDArray[np.int64], array: NDArray[Any], file: ArrayFile) -> None:
+    for first, last in walk_rows(indptr, (array,)):
+        file.write(int(indptr[first]), array[int(indptr[first]) : int(indptr[last])])

@@ -1,0 +1,196 @@
+"""The block grid in a file: laid out piece by piece, swept with the next diagonal being read and the last one dropped.
+
+Every byte of the blocks is the same as in memory, so a fit is too.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fastfactor.kernels.layout import count_blocks, fill_blocks
+from fastfactor.kernels.sweep import AHEAD, Blocks
+from fastfactor.kernels.update import Factors, Step
+from fastfactor.matrix.grid import Deal, Grid, Held, build_grid, convert, hold_out
+from fastfactor.matrix.inputs import Observations, slice_rows
+from fastfactor.matrix.mapped import ArrayFile, Scratch, ask_pages, drop_pages, walk_rows
+from fastfactor.threads import launch
+
+_PIECE_SLICES = 4  # of the rows of a piece, to share out over threads
+
+
+@dataclass(frozen=True)
+class DiskGrid(Grid):
+    """A `Grid` whose entries are mapped from a file."""
+
+    upcoming: list[int] = field(default_factory=list, compare=False)
+
+    def begin_epoch(self, order: NDArray[np.int64]) -> None:
+        """Take note of the order in which the diagonals will be swept, and have the first one read."""
+        self.upcoming[:] = order.tolist()
+        self._ask(self.upcoming[0])
+
+    def sweep(
+        self, factors: Factors, diagonals: NDArray[np.int64], losses: NDArray[np.float64], step: Step, static: Any
+    ) -> None:
+        """Update on the entries of some diagonals, one after the other; see `Grid.sweep`."""
+        for d in diagonals:
+            del self.upcoming[:1]
+            if self.upcoming:
+                self._ask(self.upcoming[0])
+            super().sweep(factors, np.array([d]), losses, step, static)
+            for start, stop in self._ranges(int(d)):
+                drop_pages(self.blocks.entries, start, stop)
+
+    def _ask(self, d: int) -> None:
+        for start, stop in self._ranges(d):
+            ask_pages(self.blocks.entries, start, stop)
+
+    def _ranges(self, d: int) -> Iterator[tuple[int, int]]:
+        """Yield which entries each block of a diagonal holds."""
+        B, offsets = self.n_stripes, self.blocks.offsets
+        for b in range(B):
+            block = B * b + (b + d) % B
+            yield int(offsets[block]), int(offsets[block + 1])
+
+
+@dataclass(frozen=True)
+class Stored(Observations):
+    """Entries that lie in a folder, and perhaps a grid of them.
+
+    Attributes
+    ----------
+    folder : Path
+        Where more grids may be laid out, in files without names.
+    grid : DiskGrid or None
+    made_with : dict
+        What `grid` was laid out with: shift, scale, dtype, seed.
+    """
+
+    folder: Path = Path()
+    grid: DiskGrid | None = None
+    made_with: dict[str, Any] = field(default_factory=dict)
+
+    def suits(self, dtype: np.dtype[Any], seed: int) -> bool:
+        """Whether `grid` is for fits of this precision and seed, as far as these decide."""
+        return self.made_with.get("dtype") == dtype.str and self.made_with.get("seed") == seed
+
+
+def lay_out(
+    X: Observations,
+    *,
+    shift: complex,
+    scale: float,
+    dtype: Any,
+    seed: int,
+    held_share: float = 0.0,
+    weights: NDArray[Any] | None = None,
+) -> Grid:
+    """Return the grid of `build_grid`: in memory, or in a file where `X` lies in one."""
+    if not isinstance(X, Stored):
+        return build_grid(X, shift=shift, scale=scale, dtype=dtype, seed=seed, held_share=held_share, weights=weights)
+    assert weights is None  # problems.py has refused them
+    wanted = {"shift": shift, "scale": scale, "dtype": np.dtype(dtype).str, "seed": seed}
+    if X.grid is not None and held_share == 0 and wanted == X.made_with:
+        return X.grid
+    plan = Plan.of(X, dtype, seed, held_share)
+    entries = Scratch(X.folder, plan.entry_dtype, plan.n_stored)
+    held = [Scratch(X.folder, kind, plan.n_held) for kind in (np.int64, np.int64, dtype)]
+    plan.write(X, convert(X, shift, scale), entries, held)
+    return plan.as_grid(entries.map(), Held(*(file.map() for file in held)))
+
+
+@dataclass(frozen=True)
+class Plan:
+    """How many entries of each piece of the rows go to each block: all that is known before they are moved.
+
+    Attributes
+    ----------
+    deal : Deal
+    held_out : (seed, threshold)
+        See `is_held_out`.
+    counts : (n_pieces, B, B) int64 array
+    held_counts : (n_pieces, B) int64 array
+    entry_dtype : dtype
+    """
+
+    deal: Deal
+    held_out: tuple[Any, Any]
+    counts: NDArray[np.int64]
+    held_counts: NDArray[np.int64]
+    entry_dtype: np.dtype[Any]
+
+    @classmethod
+    def of(cls, X: Observations, dtype: Any, seed: int, held_share: float) -> Plan:
+        """Count the entries of `X`, in one pass."""
+        deal, held_out = Deal.of(X, seed), hold_out(seed, held_share)
+        B, row_stripe, col_stripe = deal.n_stripes, deal.row_stripe, deal.col_place[0]
+        found, held_found = [], []
+        for start, stop in walk_rows(X.indptr, (X.indices,)):
+            slices = start + slice_rows(X.indptr[start : stop + 1] - X.indptr[start], _PIECE_SLICES)
+            counts, held_counts = np.zeros((_PIECE_SLICES, B, B), np.int64), np.zeros((_PIECE_SLICES, B), np.int64)
+            launch(count_blocks, X.indptr, X.indices, slices, row_stripe, col_stripe, held_out, counts, held_counts)
+            found.append(counts.sum(axis=0))
+            held_found.append(held_counts.sum(axis=0))
+        return cls(deal, held_out, np.array(found), np.array(held_found), deal.entry_dtype(dtype, weighted=False))
+
+    @property
+    def offsets(self) -> NDArray[np.uint64]:
+        """Where each block begins."""
+        return np.concatenate(([0], np.cumsum(self.counts.sum(axis=0)))).astype(np.uint64)
+
+    @property
+    def n_stored(self) -> int:
+        """Entries of the file: those of the blocks, and spare ones that kernels look at and never use."""
+        return int(self.counts.sum()) + int(AHEAD)
+
+    @property
+    def n_held(self) -> int:
+        """Held-out entries."""
+        return int(self.held_counts.sum())
+
+    def as_grid(self, entries: NDArray[Any], held: Held) -> DiskGrid:
+        """Return the grid, once everything has been written."""
+        deal = self.deal
+        blocks = Blocks(entries, self.offsets, deal.row_starts, deal.col_starts)
+        return DiskGrid(blocks, deal.row_order, deal.col_order, held, self.n_stored - int(AHEAD))
+
+    def write(self, X: Observations, standard: tuple[Any, Any], entries: ArrayFile, held: Sequence[ArrayFile]) -> None:
+        """Bring the entries of `X` into the order of the blocks, a piece of the rows at a time.
+
+        Within a stripe rows keep their order, so a piece of the rows is a run of each stripe's positions, and of
+        each block's entries.
+        """
+        deal, B = self.deal, self.deal.n_stripes
+        cursor, held_cursor = self.offsets[:-1].astype(np.int64), np.zeros(B, np.int64)
+        held_cursor[1:] = np.cumsum(self.held_counts.sum(axis=0))[:-1]
+        row_stripe, col_place, matrix = deal.row_stripe, deal.col_place, (X.indptr, X.indices, X.data)
+        done = np.zeros(B, np.int64)  # rows of each stripe
+        for place, (start, stop) in enumerate(walk_rows(X.indptr, (X.indices, X.data))):
+            counts, held_counts = self.counts[place].ravel(), self.held_counts[place]
+            offsets, held_starts = _starts(counts), _starts(held_counts)
+            n_rows = np.bincount(row_stripe[start:stop], minlength=B)
+            rows = start + np.argsort(row_stripe[start:stop], kind="stable")
+            piece = np.empty(int(offsets[-1]), self.entry_dtype)
+            blocks = Blocks(piece, offsets.astype(np.uint64), _starts(n_rows), deal.col_starts)
+            found = [np.empty(int(held_starts[-1]), kind) for kind in (np.int64, np.int64, piece.dtype["value"])]
+            places = (held_starts, *found)
+            launch(fill_blocks, matrix, None, rows, col_place, blocks, standard, self.held_out, places, None)
+            for b in range(B):  # the kernel counts the rows of the piece
+                piece["row"][offsets[B * b] : offsets[B * (b + 1)]] += done[b].astype(piece.dtype["row"])
+                found[0][held_starts[b] : held_starts[b + 1]] += deal.row_starts[b] + done[b] - _starts(n_rows)[b]
+                for file, values in zip(held, found, strict=False):
+                    file.write(int(held_cursor[b]), values[held_starts[b] : held_starts[b + 1]])
+            for block in range(B * B):
+                entries.write(int(cursor[block]), piece[offsets[block] : offsets[block + 1]])
+            cursor, held_cursor, done = cursor + counts, held_cursor + held_counts, done + n_rows
+        entries.write(self.n_stored - int(AHEAD), np.zeros(int(AHEAD), self.entry_dtype))
+
+
+def _starts(counts: NDArray[Any]) -> NDArray[np.int64]:
+    return np.concatenate(([0], np.cumsum(counts))).astype(np.int64)

@@ -1,0 +1,101 @@
+"""How much memory a fit will take, beyond what the process has: known from sizes, before anything is allocated.
+
+Each stage of a fit holds some things at once; what the largest stage holds is the prediction. Compiled code, which a
+process loads once, is not counted.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from fastfactor.kernels.sweep import AHEAD
+from fastfactor.matrix.grid import choose_stripes
+from fastfactor.matrix.mapped import PIECE
+from fastfactor.matrix.sizes import Size
+from fastfactor.solvers.memory import choose_spec
+
+_INDEX = 8  # bytes of a position in most arrays of one number for each row and column
+_SIDE_NUMBERS = 9  # numbers of 8 bytes for each row and column: orders, their inverse, penalties and steps
+_HELD_SHARE = 0.1  # of the fits that are tried
+_MAPPED_HELD = 1 / 8  # of the held-out entries that lie in a file, resident at a time
+_FIXED = 1 << 24  # threads, small arrays, what the allocator keeps
+
+
+@dataclass(frozen=True)
+class Planned:
+    """What of a fit decides about its memory.
+
+    Attributes
+    ----------
+    rank : int
+    dtype : numpy dtype
+        What it is computed in.
+    tries : bool
+        Whether fits are tried on held-out entries before the final one.
+    held : float
+        Share of the entries that the final fit holds out, or number of those that were given over that of X.
+    weighted : bool
+    looks : bool
+        Whether the loss needs a look at all values.
+    warm : bool
+        Whether it starts from a model.
+    lays_out : bool
+        Whether a grid on disk is not as the final fit needs it.
+    """
+
+    rank: int
+    dtype: np.dtype[Any]
+    tries: bool = False
+    held: float = 0.0
+    weighted: bool = False
+    looks: bool = False
+    warm: bool = False
+    lays_out: bool = True
+
+
+def predict_memory(size: Size, planned: Planned) -> dict[str, float]:
+    """Return the bytes that a fit of stored entries will take at its peak, by what they are for."""
+    n_rows, n_cols = size.shape
+    item, n = planned.dtype.itemsize, size.n_entries
+    sides = (n_rows + n_cols) * _SIDE_NUMBERS * _INDEX + _FIXED
+    factors = (n_rows + n_cols) * (choose_spec(planned.rank, biases=True)[1] + 1) * item
+    drawn = max(n_rows, n_cols) * planned.rank * item * (3 if planned.dtype.kind == "c" else 1)
+    longest = -(-max(n_rows, n_cols) // choose_stripes(size.shape, n))
+    entry = _entry_size(longest, planned)
+    extra = n * 30 if planned.weighted else 0  # the weights, as they come and in float64, and two orders
+    looked = n * (size.value_size * size.on_disk + 2) if planned.looks else 0
+    given: dict[str, float] = {"the matrix": size.kept + extra, "numbers for each row and column": sides}
+    pair = 2 * _INDEX + item
+
+    def hold(share: float) -> dict[str, float]:
+        blocks, held = (1 - min(share, 1.0) * planned.tries) * n * entry, share * n * pair
+        if size.on_disk:  # a diagonal at a time, and before that a piece in both orders
+            moved = planned.lays_out or share > 0
+            piece = min(n, PIECE) * (entry + 4 + size.value_size + share * pair) * moved
+            return {
+                "blocks": max(piece, n * entry / choose_stripes(size.shape, n)),
+                "held-out entries": held * _MAPPED_HELD,
+            }
+        return {"blocks": blocks + int(AHEAD) * entry, "held-out entries": held}
+
+    stages: list[dict[str, float]] = [given | {"the matrix": size.peak + extra + looked}]
+    final = hold(planned.held)
+    stages.append(given | final | {"factors": max(2 * factors, factors + drawn) + factors * planned.warm})
+    if planned.tries:
+        stages.append(given | hold(_HELD_SHARE) | {"factors": max(2 * factors, factors + drawn)})
+    return max(stages, key=lambda stage: sum(stage.values()))
+
+
+def _entry_size(longest: int, planned: Planned) -> int:
+    index = np.uint16 if longest <= 1 << 16 else np.uint32
+    more = [("weight", np.empty(0, planned.dtype).real.dtype)] if planned.weighted else []
+    return np.dtype([("row", index), ("col", index), ("value", planned.dtype), *more], align=True).itemsize
+
+
+def predict_dense_memory(shape: tuple[int, int], kept: int, item: int, rank: int) -> dict[str, float]:
+    """Return the same for a fit of every entry, whose matrix takes `kept` bytes unless the user's own will do."""
+    cells, factors = shape[0] * shape[1] * item, sum(shape) * (choose_spec(rank, biases=True)[1] + 1) * item
+    return {"the matrix": kept + 2 * cells, "factors": 2 * factors, "other": _FIXED}

@@ -179,7 +179,7 @@ def orders(seed, n_entries=100):
     run = sgd.Run(spec=None, schedule=Schedule(0.1, 10), penalty=Penalty(0.1, 0.1), draw=None, seed=seed)
     losses = [sgd.update_epoch(grid, factors, run, epoch, None) for epoch in range(4)]
     assert losses == [64 / n_entries] * 4
-    assert sum(grid.announced, []) == sum(grid.launches, [])
+    assert np.concatenate(grid.announced).tolist() == np.concatenate(grid.launches).tolist()
     return grid.launches
 
 

@@ -13,6 +13,8 @@ from bench.figures import style
 
 Result = dict[str, Any]
 
+_OPTIMUM = 1e-6  # an excess over the smallest error that is drawn as none
+
 
 def draw_all(result: Result) -> dict[str, Figure]:
     """Return the pictures that a result has figures for, by name; close them when they are saved."""
@@ -49,14 +51,17 @@ def draw_curves(result: Result, suite: str) -> Figure:
 
 
 def _draw_case(axes: Axes, curves: list[dict[str, Any]]) -> None:
+    is_excess = curves[0]["measure"] != "test RMSE"
     for curve in curves:
-        axes.plot(curve["seconds"], curve["errors"], **style.of(curve["peer"], markersize=5))
-    ends = [min(curve["errors"]) for curve in curves]
-    if curves[0]["measure"] == "test RMSE":
-        axes.set_ylim(min(ends) - 0.005, max(ends) + 0.12)
-    else:  # an excess over the optimum: what is below a millionth of it is the optimum
+        errors = [max(error, _OPTIMUM) for error in curve["errors"]] if is_excess else curve["errors"]
+        axes.plot(curve["seconds"], errors, **style.of(curve["peer"], markersize=5))
+    if is_excess:
         axes.set_yscale("log")
-        axes.set_ylim(bottom=max(min(ends), 1e-6) / 2)
+        ticks = [10.0**k for k in range(-6, 1)]
+        axes.set_yticks(ticks, [r"$\leq 10^{-6}$", *(f"$10^{{{k}}}$" for k in range(-5, 1))])
+    else:
+        ends = [min(curve["errors"]) for curve in curves]
+        axes.set_ylim(min(ends) - 0.005, max(ends) + 0.12)
     axes.set(xscale="log", xlabel="seconds")
     style.label_plainly(axes.xaxis)
     axes.grid(alpha=0.3)

@@ -6,6 +6,8 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
+from fastfactor import __version__
+from fastfactor.checkpoint import Checkpoint
 from fastfactor.matrix.inputs import without_ids
 from fastfactor.matrix.labelled import Labelled, StoredGrid
 from fastfactor.model import Factorization
@@ -20,6 +22,7 @@ from fastfactor.options import (
     refuse_unbuilt,
 )
 from fastfactor.problems import fit_missing, fit_positives, fit_zero
+from fastfactor.solvers.journal import Journal
 from fastfactor.starting import check_init
 from fastfactor.threads import using_threads
 
@@ -125,7 +128,13 @@ def fit(
     callback : callable, optional
         Called after each epoch of the final fit with an object that has the attributes epoch, seconds, learning_rate,
         train_loss and validation_loss (for standardised values); a true answer ends the fit.
-    posterior_samples, progress, checkpoint
+    checkpoint : path, optional
+        A folder that keeps what the fit has reached, every few seconds, in the end the model. The same call with the
+        same folder goes on from there, after a crash or a kill at any moment, and gives the bits that it would have
+        given; once the fit has ended it returns the model at once. A fit that `max_seconds` or `callback` ended goes on
+        too (with `max_seconds` more), and asks `callback` about the last epoch again. A folder of another fit is
+        refused with what differs.
+    posterior_samples, progress
         Not available yet; anything but the default raises NotImplementedError.
 
     Returns
@@ -140,6 +149,8 @@ def fit(
         If the fit would take more than `max_memory`; the message says how much.
     DivergenceError
         If the fit diverges even with the step halved eight times.
+    OSError
+        If the checkpoint cannot be written; what it kept before is still there.
 
     References
     ----------
@@ -155,11 +166,11 @@ def fit(
     >>> bool(abs(model.predict(3, 4) - 4.0) < 0.5)
     True
     """
+    given = {**locals(), "the version of fastfactor": __version__}
     check_choice(unobserved, "unobserved", UNOBSERVED)
     refuse_unbuilt(
         posterior_samples=(posterior_samples, 0),
         progress=(progress, None),
-        checkpoint=(checkpoint, None),
     )
     options = check_options(
         rank,
@@ -183,15 +194,19 @@ def fit(
     if unobserved == "weak":
         refuse_unbuilt(max_memory=(max_memory, None))
         check_weak(options, learning_rate, validation)
-    with using_threads(n_threads):
+    refuse_unbuilt(sample_weight=(sample_weight if unobserved == "zero" else None, None))
+    matrix, shape = without_ids(X, shape)
+
+    def solve(journal: Journal) -> Factorization:
         if unobserved == "zero":
-            refuse_unbuilt(sample_weight=(sample_weight, None))
-            model = fit_zero(X, validation, shape, duplicates, dtype, options, init, limit)
-        elif unobserved == "weak":
-            matrix, shape = without_ids(X, shape)
+            return fit_zero(X, validation, shape, duplicates, dtype, options, init, journal, limit)
+        if unobserved == "weak":
             search = validation is None
-            model = fit_positives(matrix, shape, duplicates, dtype, options, sample_weight, others, init, search)
-        else:
-            matrix, shape = without_ids(X, shape)
-            model = fit_missing(matrix, validation, shape, duplicates, dtype, options, sample_weight, init, limit)
+            return fit_positives(
+                matrix, shape, duplicates, dtype, options, sample_weight, others, init, search, journal
+            )
+        return fit_missing(matrix, validation, shape, duplicates, dtype, options, sample_weight, init, journal, limit)
+
+    with using_threads(n_threads):
+        model = solve(Journal()) if checkpoint is None else Checkpoint.of(checkpoint, given).run(solve)
     return replace(model, row_labels=X.row_labels, col_labels=X.col_labels) if isinstance(X, Labelled) else model

@@ -16,6 +16,7 @@ from fastfactor.matrix.inputs import is_sparse
 from fastfactor.matrix.labelled import StoredGrid
 from fastfactor.matrix.operators import BLOCK, check_matrix, frobenius_norm, is_dense
 from fastfactor.matrix.streaming import is_stream, measure_stream
+from fastfactor.options import check_integer
 from fastfactor.results import PCAResult, SVDResult
 from fastfactor.solvers.dispatch import Decomposition, decompose, decompose_operand
 from fastfactor.solvers.triplets import Search, basis_size
@@ -139,13 +140,11 @@ def _as_matrix(A: Any) -> Any:
 
 def _as_scipy_returns(found: Decomposition, which_vectors: bool | str, real: np.dtype[Any]) -> Any:
     """Ascending, in the precision of A, and only what was asked for."""
-    s = found.s[::-1].astype(real)
+    U, s, Vt = _cast(found, real)
     if which_vectors is False:
-        return s
-    dtype = np.result_type(real, np.complex64) if found.U.dtype.kind == "c" else real
-    u = found.U[:, ::-1].astype(dtype, copy=False) if which_vectors in (True, "u") else None
-    vh = found.Vh[::-1].astype(dtype, copy=False) if which_vectors in (True, "vh") else None
-    return u, s, vh
+        return s[::-1].copy()
+    u = U[:, ::-1] if which_vectors in (True, "u") else None
+    return u, s[::-1].copy(), Vt[::-1] if which_vectors in (True, "vh") else None
 
 
 def _precision(own: np.dtype[Any], dtype: DTypeLike | None) -> np.dtype[Any]:
@@ -181,12 +180,8 @@ def _as_search(
     tol = DEFAULT_TOL[real.char] if tol is None else tol
     if not 0.0 < tol < np.inf:
         raise ValueError(f"tol must be a number > 0, got {tol}")
-    max_passes = MAX_PASSES if max_passes is None else max_passes
-    if isinstance(max_passes, bool) or not isinstance(max_passes, numbers.Integral):
-        raise TypeError(f"max_passes must be an integer or None, got {max_passes!r}")
-    if max_passes < 1:
-        raise ValueError(f"max_passes must be at least 1, got {max_passes}")
-    return Search(int(k), float(tol), int(max_passes), True, count_threads(n_threads))
+    max_passes = MAX_PASSES if max_passes is None else check_integer(max_passes, "max_passes", 1)
+    return Search(int(k), float(tol), max_passes, True, count_threads(n_threads))
 
 
 def _warn_when_short(found: Decomposition, search: Search) -> bool:
@@ -197,7 +192,7 @@ def _warn_when_short(found: Decomposition, search: Search) -> bool:
             f"{int(good.sum())} of {search.k} singular triplets reached the residual {search.tol:.1e} in "
             f"{found.n_passes} passes; the largest residual is {found.residuals.max():.1e}",
             ConvergenceWarning,
-            stacklevel=3,
+            stacklevel=4,  # the caller of svd or pca
         )
     return bool(good.all())
 
@@ -266,17 +261,28 @@ def svd(
     real = _precision(A.dtype, dtype)
     search = _as_search(A, k, real, tol, max_passes, n_threads)
     found = decompose(A, search, np.random.default_rng(seed))
-    converged = _warn_when_short(found, search)
-    return SVDResult(*_cast(found, real), found.residuals, converged, found.n_passes, _measure(A))
-
-
-def _measure(A: Any) -> float | None:
-    return measure_stream(A) if is_stream(A) else frobenius_norm(A)
+    norm = measure_stream(A) if is_stream(A) else frobenius_norm(A)
+    return SVDResult(**_certify(found, search, real), frobenius_norm=norm)
 
 
 def _cast(found: Decomposition, real: np.dtype[Any]) -> tuple[Array, Array, Array]:
+    """Return U, s and V^H in single or double precision, as `real` says."""
     dtype = np.result_type(real, np.complex64) if found.U.dtype.kind == "c" else real
     return found.U.astype(dtype, copy=False), found.s.astype(real, copy=False), found.Vh.astype(dtype, copy=False)
+
+
+def _certify(found: Decomposition, search: Search, real: np.dtype[Any]) -> dict[str, Any]:
+    """Return what `svd` and `pca` both report: the triplets and how good they are; warn where they fall short."""
+    U, s, Vt = _cast(found, real)
+    converged = _warn_when_short(found, search)
+    return {
+        "U": U,
+        "s": s,
+        "Vt": Vt,
+        "residuals": found.residuals,
+        "converged": converged,
+        "n_passes": found.n_passes,
+    }
 
 
 def pca(
@@ -346,8 +352,6 @@ def pca(
         found = decompose(centred.dense, search, rng)
     else:
         found = decompose_operand(centred.operand(rng), X.shape[0] < X.shape[1], search, rng)
-    converged = _warn_when_short(found, search)
-    usv = _cast(found, real)
-    return PCAResult(
-        *usv, found.residuals, converged, found.n_passes, centred.norm, centred.mean.astype(usv[0].dtype), centred.scale
-    )
+    certified = _certify(found, search, real)
+    mean = centred.mean.astype(certified["U"].dtype)
+    return PCAResult(**certified, frobenius_norm=centred.norm, mean=mean, scale=centred.scale)

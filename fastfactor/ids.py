@@ -174,6 +174,23 @@ def as_plain(value: Any) -> str | bytes | int:
     return value
 
 
+class WithIds:
+    """What has ids of rows and columns, or none: `row_ids` and `col_ids`, the labels as arrays."""
+
+    row_labels: Ids | None
+    col_labels: Ids | None
+
+    @property
+    def row_ids(self) -> NDArray[Any] | None:
+        """The id of each row, (n_rows,): integers, strings (NumPy's StringDType) or bytes; None if X came without."""
+        return None if self.row_labels is None else self.row_labels.values
+
+    @property
+    def col_ids(self) -> NDArray[Any] | None:
+        """The id of each column, (n_cols,), as `row_ids`."""
+        return None if self.col_labels is None else self.col_labels.values
+
+
 def _decode(part: bytes) -> str:
     try:
         return part.decode()

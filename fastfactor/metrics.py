@@ -12,6 +12,7 @@ from numpy.typing import ArrayLike
 from fastfactor.kernels.metrics import score_lists, sum_errors
 from fastfactor.kernels.topn import Seen
 from fastfactor.matrix.inputs import check_structure, is_sparse
+from fastfactor.options import check_integer
 from fastfactor.threads import launch
 
 __all__ = ["mae", "ndcg_at_k", "recall_at_k", "rmse"]
@@ -104,8 +105,7 @@ def _as_relevant(relevant: Any) -> sp.csr_array:
 
 def _judge_lists(recommended: ArrayLike, relevant: Any, k: int) -> tuple[float, float]:
     """Return recall and normalised gain of the first k recommendations, averaged over rows that can have some."""
-    if isinstance(k, bool) or not hasattr(k, "__index__") or k < 1:
-        raise ValueError(f"k must be an integer of at least 1, got {k!r}")
+    k = check_integer(k, "k", 1)
     lists = np.asarray(recommended)
     if lists.ndim != 2 or lists.dtype.kind not in "iu":
         raise ValueError(f"recommended must be a 2-D array of integers, got {lists.ndim}-D of {lists.dtype}")
@@ -151,8 +151,8 @@ def recall_at_k(recommended: ArrayLike, relevant: Any, k: int) -> float:
 
     Raises
     ------
-    ValueError
-        If the shapes do not fit, a list holds a column twice, or nothing is relevant.
+    TypeError, ValueError
+        If `k` is no such integer, the shapes do not fit, a list holds a column twice, or nothing is relevant.
 
     Examples
     --------
@@ -186,8 +186,8 @@ def ndcg_at_k(recommended: ArrayLike, relevant: Any, k: int) -> float:
 
     Raises
     ------
-    ValueError
-        If the shapes do not fit, a list holds a column twice, or nothing is relevant.
+    TypeError, ValueError
+        If `k` is no such integer, the shapes do not fit, a list holds a column twice, or nothing is relevant.
 
     References
     ----------

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from fastfactor.ids import Ids
+from fastfactor.ids import Ids, WithIds
 from fastfactor.incremental import Incremental
 from fastfactor.kernels.losses import LOSSES, Loss
 from fastfactor.kernels.predict import predict_pairs
@@ -23,7 +23,7 @@ from fastfactor.threads import launch
 
 
 @dataclass(frozen=True)
-class Factorization(Incremental):
+class Factorization(Incremental, WithIds):
     """A fitted low-rank model, X_rc ~ link(mean + row_bias_r + col_bias_c + sum_q U_rq conj(V_cq)).
 
     The link is the identity but for loss="logistic" (1 / (1 + exp(-p)), a probability) and "poisson" (exp(p), a mean).
@@ -72,16 +72,6 @@ class Factorization(Incremental):
     def shape(self) -> tuple[int, int]:
         """Shape of the matrix that U V^H approximates."""
         return len(self.U), len(self.V)
-
-    @property
-    def row_ids(self) -> NDArray[Any] | None:
-        """The id of each row, (n_rows,): integers, strings (NumPy's StringDType) or bytes; None if X came without."""
-        return None if self.row_labels is None else self.row_labels.values
-
-    @property
-    def col_ids(self) -> NDArray[Any] | None:
-        """The id of each column, (n_cols,), as `row_ids`."""
-        return None if self.col_labels is None else self.col_labels.values
 
     def rows_of(self, ids: Iterable[Any]) -> NDArray[np.int64]:
         """Return the position of each of the given row ids, for the methods that take positions.

@@ -22,6 +22,7 @@ from fastfactor.model import Factorization
 from fastfactor.options import Options, check_dtype, check_penalty_lengths, check_real, refuse_beyond
 from fastfactor.solvers.budget import Planned, predict_dense_memory, predict_memory
 from fastfactor.solvers.fitting import Fitted, Task, fit_dense, fit_observed
+from fastfactor.solvers.journal import Journal
 from fastfactor.solvers.recipe import Recipe
 from fastfactor.solvers.schedule import count_epochs_of_all
 from fastfactor.solvers.standard import Standard, standardise
@@ -39,6 +40,7 @@ def fit_zero(
     dtype: Any,
     options: Any,
     init: Factorization | None,
+    journal: Journal | None = None,
     limit: float = np.inf,
 ) -> Factorization:
     """Fit every entry, what is not stored being 0; refuse to take more than `limit` bytes."""
@@ -69,7 +71,7 @@ def fit_zero(
         labels = check_domain(find_traits(options.loss).domain, A.ravel(), lambda i: divmod(i, A.shape[1]))
         standard = standardise(options.loss, A.ravel(), _is_centred(options), labels)
     check_penalty_lengths(options.penalty, A.shape)
-    task = Task.of(options, computed, standard, as_start(init, A.shape, computed))
+    task = Task.of(options, computed, standard, as_start(init, A.shape, computed), journal)
     real = A.real.dtype.type
     shift, scale = standard.labels
     A = A / real(scale) if shift == 0 else (A - real(shift)) / real(scale)
@@ -87,6 +89,7 @@ def fit_missing(
     options: Any,
     sample_weight: Any,
     init: Factorization | None,
+    journal: Journal | None = None,
     limit: float = np.inf,
 ) -> Factorization:
     """Fit the stored entries; refuse to take more than `limit` bytes."""
@@ -111,7 +114,7 @@ def fit_missing(
     if weights is not None:
         standard = standard.weighted(mean_weight)
         weights = weights / mean_weight
-    task = Task.of(options, computed, standard, as_start(init, observed.shape, computed))
+    task = Task.of(options, computed, standard, as_start(init, observed.shape, computed), journal)
     fitted, grid = fit_observed(observed, _check_validation(validation, observed, task), options, task, weights)
     penalty = fitted.selection["regularization"]
     described = Recipe.of("missing", options, standard, penalty, weight=mean_weight)
@@ -130,13 +133,15 @@ def fit_positives(
     others: float | None,
     init: Factorization | None,
     search: bool,
+    journal: Journal | None = None,
 ) -> Factorization:
     """Fit positives, and zeros of small weight."""
     observed = as_positives(X, shape, duplicates)
     check_penalty_lengths(options.penalty, observed.shape)
     computed = check_dtype(dtype, observed.data.dtype, np.float32)
     weights = None if sample_weight is None else as_weights(sample_weight, X, observed)
-    task = Task.of(options, computed, Standard.of_moments(0.0, 1.0, 1.0), as_start(init, observed.shape, computed))
+    start = as_start(init, observed.shape, computed)
+    task = Task.of(options, computed, Standard.of_moments(0.0, 1.0, 1.0), start, journal)
     ones = np.ones(observed.n_entries)
     positives = Positives.of(store_rows(observed.indptr, observed.indices, ones, weights, computed), observed.shape[1])
     fitted = fit_weak(positives, others, task, search=search)

@@ -10,6 +10,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from fastfactor.kernels.topn import Seen
 from fastfactor.matrix.inputs import check_structure, is_sparse
+from fastfactor.options import check_integer
 from fastfactor.solvers.top import Ranked, select_top
 
 if TYPE_CHECKING:
@@ -22,7 +23,7 @@ def recommend(
     model: Factorization, rows: ArrayLike, n: int = 10, exclude: Any = None, n_threads: int | None = None
 ) -> Ranked:
     """Return the n columns of highest prediction for each row, best first; see `Factorization.recommend`."""
-    positions, n = model._positions(rows, 0, "rows"), _check_n(n)
+    positions, n = model._positions(rows, 0, "rows"), check_integer(n, "n", 1)
     if model.U.dtype.kind == "c":
         raise TypeError(f"the predictions of a model of dtype {model.U.dtype} are complex and have no order")
     seen = _as_seen(exclude, positions, model.shape)
@@ -39,7 +40,7 @@ def find_similar(M: Array, positions: NDArray[np.int64], n: int, n_threads: int 
 
     For complex M it is the real part of the inner product that is compared; rows of zeros have cosine 0 with all.
     """
-    n = _check_n(n)
+    n = check_integer(n, "n", 1)
     units = _as_units(M)
     own = np.arange(len(positions) + 1, dtype=np.int64)
     cols, scores = select_top(units, units, positions, Seen(positions, own[:-1], own[1:]), n, n_threads)
@@ -54,14 +55,6 @@ def _as_units(M: Array) -> Array:
     lengths = np.sqrt(np.einsum("rq,rq->r", units, units))[:, None]
     units /= np.where(lengths > 0, lengths, 1)
     return units
-
-
-def _check_n(n: Any) -> int:
-    if isinstance(n, bool) or not hasattr(n, "__index__"):
-        raise TypeError(f"n must be an integer, got {n!r}")
-    if n.__index__() < 1:
-        raise ValueError(f"n must be at least 1, got {n}")
-    return int(n.__index__())
 
 
 def _as_seen(exclude: Any, positions: NDArray[np.int64], shape: tuple[int, int]) -> Seen:

@@ -116,7 +116,7 @@ TABLE = [
     ({"posterior_samples": 5}, NotImplementedError, ["posterior_samples"]),
     ({"max_memory": "much"}, ValueError, ["max_memory", "much"]),
     ({"progress": True}, NotImplementedError, ["progress"]),
-    ({"checkpoint": "a.ckpt"}, NotImplementedError, ["checkpoint"]),
+    ({"checkpoint": 3}, TypeError, ["checkpoint", "3"]),
     # X: dense
     ({"X": None}, (TypeError, ValueError), ["X"]),
     ({"X": np.ones(3)}, ValueError, ["X", "2-D", "(3,)"]),

@@ -95,3 +95,13 @@ def test_the_site_builds_without_a_warning(tmp_path):
 
 def test_every_picture_is_made_by_a_script():
     assert {path.stem for path in (ROOT / "docs" / "images").glob("*.png")} == set(figures.NAMES)
+
+
+def test_promises_name_tests_that_exist():
+    text = (ROOT / "docs" / "reliability.md").read_text()
+    named = set(re.findall(r"`(test_\w+)`", text))
+    there = {
+        name for path in (ROOT / "tests").glob("test_*.py") for name in re.findall(r"def (test_\w+)", path.read_text())
+    }
+    assert len(named) > 30
+    assert not named - there

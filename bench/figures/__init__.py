@@ -19,7 +19,9 @@ NAMES = {
     "eigendecomposition": "uses.eigendecomposition",
     "inpainting": "howto.inpainting",
     "pca": "uses.pca",
+    "per-entry": "measured.per_entry",
     "pseudo-inverse": "uses.pseudo_inverse",
+    "time-to-rmse": "measured.time_to_rmse",
 }
 
 

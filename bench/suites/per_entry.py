@@ -55,12 +55,13 @@ def _follow(recorder: Recorder, name: str, matrix: Matrix) -> None:
         next(iter(budgets.values()))()  # compiles; not counted
     for turn in range(max(map(len, contestants.values()))):
         calls = {p: _Call(*list(budgets.items())[turn]) for p, budgets in contestants.items() if turn < len(budgets)}
-        slowest = max((curve[-1][0] for curve in curves.values() if curve), default=0.0)
-        if slowest > (QUICK_PATIENCE if recorder.quick else PATIENCE):
+        last = {peer: curve[-1][0] for peer, curve in curves.items() if curve}
+        if max(last.values(), default=0.0) > (QUICK_PATIENCE if recorder.quick else PATIENCE):
             break
-        taken = timing.interleave(
-            {p: partial(timing.time_call, call) for p, call in calls.items()}, 1 if slowest > 3 else 3
-        )
+        taken: dict[str, list[float]] = {}
+        for repeats, slow in ((5, False), (1, True)):
+            chosen = {p: partial(timing.time_call, c) for p, c in calls.items() if (last.get(p, 0.0) > 3) is slow}
+            taken |= timing.interleave(chosen, repeats)
         for peer, call in calls.items():
             case = f"{name}, budget {call.budget:g}"
             excess = _error(whole, call.factors) / norm / optimum - 1

@@ -10,13 +10,13 @@ import numpy as np
 import scipy.sparse as sp
 from numpy.typing import NDArray
 
-from fastfactor.ids import Ids
+from fastfactor.ids import Ids, WithIds
 
 Triplets = tuple[NDArray[Any], NDArray[Any], NDArray[Any]]
 
 
 @dataclass(frozen=True, eq=False)
-class Labelled:
+class Labelled(WithIds):
     """What a file or a frame held.
 
     Attributes
@@ -41,16 +41,6 @@ class Labelled:
 
     def __repr__(self) -> str:
         return f"Labelled({self.shape[0]} x {self.shape[1]}, {self.n_entries} entries)"
-
-    @property
-    def row_ids(self) -> NDArray[Any] | None:
-        """The id of each row, (n_rows,); None where there are none."""
-        return None if self.row_labels is None else self.row_labels.values
-
-    @property
-    def col_ids(self) -> NDArray[Any] | None:
-        """The id of each column, (n_cols,); None where there are none."""
-        return None if self.col_labels is None else self.col_labels.values
 
     @property
     def n_entries(self) -> int:

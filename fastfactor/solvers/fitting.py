@@ -17,6 +17,7 @@ from fastfactor.matrix.disk_grid import lay_out
 from fastfactor.matrix.grid import DenseGrid, Grid, Held, count_entries
 from fastfactor.matrix.inputs import Observations
 from fastfactor.options import Options
+from fastfactor.solvers.journal import Epoch, Journal, log, trial_callback
 from fastfactor.solvers.memory import choose_spec, draw_factors, make_nonnegative
 from fastfactor.solvers.schedule import (
     AUTO_EPOCHS,
@@ -28,7 +29,7 @@ from fastfactor.solvers.schedule import (
     weigh_by_frequency,
 )
 from fastfactor.solvers.selection import FIRST_PENALTY, MIN_HELD, choose_epochs, choose_penalty
-from fastfactor.solvers.sgd import Epoch, Run, Sweepable, fit_factors
+from fastfactor.solvers.sgd import Run, Sweepable, fit_factors
 from fastfactor.solvers.standard import Standard
 from fastfactor.solvers.warm import Start
 
@@ -55,12 +56,20 @@ class Task:
     standard: Standard
     started: float
     start: Start | None = None
+    journal: Journal = field(default_factory=Journal)
 
     @classmethod
-    def of(cls, options: Options, dtype: np.dtype[Any], standard: Standard, start: Start | None = None) -> Task:
+    def of(
+        cls,
+        options: Options,
+        dtype: np.dtype[Any],
+        standard: Standard,
+        start: Start | None = None,
+        journal: Journal | None = None,
+    ) -> Task:
         """Choose what to compile for."""
         spec, width = choose_spec(options.rank, biases=options.biases, loss=options.loss)
-        return cls(spec, width, dtype, options, standard, time.perf_counter(), start)
+        return cls(spec, width, dtype, options, standard, time.perf_counter(), start, journal or Journal())
 
     def schedule(self, n_epochs: int) -> Schedule:
         """Return the schedule: a step in the user's units grows with the values' scale in standardised ones."""
@@ -105,6 +114,7 @@ class Task:
             place=self.standard.place_in(self.dtype),
             prox=self.prox(),
             baseline=self.standard.baseline,
+            journal=self.journal,
         )
 
 
@@ -158,33 +168,85 @@ class Choice:
     trials: list[dict[str, Any]] = field(default_factory=list)
 
 
-def _choose(task: Task, grid: Grid, penalise: Penalise) -> Choice:
-    """Choose what the caller left open, by fits judged on the held-out entries."""
-    best_epochs: dict[tuple[float, int], int] = {}
+class _Stopped(Exception):
+    """The fit is to end while it is still choosing."""
 
-    def judge(penalty: float, n_epochs: int) -> float:
-        run = task.run(grid, task.schedule(n_epochs), penalise(penalty, grid), grid.held)
-        _, history, _ = fit_factors(grid, replace(run, callback=None))
+
+class _Trials:
+    """Fits on the entries that are not held out, each judged on those that are."""
+
+    def __init__(self, task: Task, grid: Grid, penalise: Penalise) -> None:
+        self.task, self.grid, self.penalise = task, grid, penalise
+        self.best_epochs: dict[tuple[float, int], int] = {}
+        self.done: list[dict[str, Any]] = []
+        self.best: tuple[float, Factors, list[Epoch], Schedule] | None = None  # kept where it may become the model
+        self.best_loss = math.inf
+
+    def judge(self, penalty: float, n_epochs: int) -> float:
+        """Return the least validation loss of a fit of so many epochs.
+
+        Raises
+        ------
+        _Stopped
+            If the fit is to end here.
+        """
+        found = self.task.journal.try_out(lambda number: self._run(penalty, n_epochs, number))
+        if self.task.journal.was_stopped:
+            raise _Stopped
+        self.best_epochs[penalty, n_epochs] = found["epoch"]
+        self.done.append({"penalty": penalty, "n_epochs": n_epochs, "validation_loss": found["loss"]})
+        standard = self.task.standard
+        log.info(
+            "trial %d: regularization %.4g, %d epochs: validation loss %.6g in epoch %d",
+            len(self.done),
+            penalty * standard.penalty_unit,
+            n_epochs,
+            found["loss"] * standard.loss_unit,
+            found["epoch"],
+        )
+        return float(found["loss"])
+
+    def _run(self, penalty: float, n_epochs: int, number: int) -> dict[str, Any]:
+        callback = trial_callback(self.task.options.callback)
+        run = self.task.run(self.grid, self.task.schedule(n_epochs), self.penalise(penalty, self.grid), self.grid.held)
+        factors, history, schedule = fit_factors(self.grid, replace(run, callback=callback, trial=number))
         best = min(history, key=lambda epoch: epoch.validation_loss, default=None)
-        best_epochs[penalty, n_epochs] = best.epoch if best else n_epochs
-        return best.validation_loss if best else math.inf
+        if best is None:
+            return {"loss": math.inf, "epoch": n_epochs}
+        may_stop = callback is not None or self.task.options.max_seconds < math.inf
+        if may_stop and best.validation_loss < self.best_loss:
+            self.best_loss, self.best = best.validation_loss, (penalty, factors, history, schedule)
+        return {"loss": best.validation_loss, "epoch": best.epoch}
+
+    def end(self, given: Penalty | None) -> Fitted | None:
+        """Return the best trial so far as the model, fitted to the entries that are not held out."""
+        if self.best is None:
+            return None
+        log.info("stopped before the last fit: the model is that of the best trial")
+        penalty, factors, history, schedule = self.best
+        report = _report(self.task, schedule, given or Penalty(penalty, penalty), self.done)
+        return Fitted(factors, history, {**report, "from_trial": True})
+
+
+def _choose(task: Task, trials: _Trials) -> Choice:
+    """Choose what the caller left open, by fits judged on the held-out entries."""
 
     def search(first: float, n_epochs: int) -> float:
-        penalty, trials = choose_penalty(lambda candidate: judge(candidate, n_epochs), first)
+        penalty, losses = choose_penalty(lambda candidate: trials.judge(candidate, n_epochs), first)
         choice.penalty = penalty
-        choice.trials += [{**trial, "n_epochs": n_epochs} for trial in trials]
-        return float(min(trial["validation_loss"] for trial in trials))
+        choice.trials += [{**trial, "n_epochs": n_epochs} for trial in losses]
+        return float(min(trial["validation_loss"] for trial in losses))
 
     is_open, fixed_epochs = task.penalty() is None, task.options.max_epochs
     choice = Choice(n_epochs=fixed_epochs or AUTO_EPOCHS)
-    loss = search(FIRST_PENALTY, choice.n_epochs) if is_open else judge(choice.penalty, choice.n_epochs)
+    loss = search(FIRST_PENALTY, choice.n_epochs) if is_open else trials.judge(choice.penalty, choice.n_epochs)
     if fixed_epochs is None:
         first = choice.n_epochs
-        choice.n_epochs = choose_epochs(lambda n: judge(choice.penalty, n), first, loss)
+        choice.n_epochs = choose_epochs(lambda n: trials.judge(choice.penalty, n), first, loss)
         if is_open and choice.n_epochs > first:
             search(choice.penalty, choice.n_epochs)
     if not is_open:
-        choice.stop = best_epochs[choice.penalty, choice.n_epochs]
+        choice.stop = trials.best_epochs[choice.penalty, choice.n_epochs]
     return choice
 
 
@@ -213,8 +275,13 @@ def fit_observed(
     undecided = given is None or options.max_epochs is None
     if validation is None and undecided and X.n_entries * HELD_SHARE >= MIN_HELD:
         grid = layout(HELD_SHARE)
-        choice = _choose(task, grid, penalise)
-        del grid  # its memory is needed for the next one
+        trials = _Trials(task, grid, penalise)
+        try:
+            choice = _choose(task, trials)
+        except _Stopped:
+            if (fitted := trials.end(given)) is not None:
+                return fitted, grid
+        del grid, trials  # their memory is needed for the next one
     grid = layout(validation if isinstance(validation, float) else 0.0)
     if isinstance(validation, float) and not 0 < grid.n_entries < X.n_entries:
         raise ValueError(

@@ -1,0 +1,42 @@
+"""The suites that need no peer run, on small matrices that stand in for the real ones."""
+
+import numpy as np
+import pytest
+import scipy.sparse as sp
+
+from bench import record
+from bench.suites import accuracy, per_entry
+
+
+@pytest.fixture
+def recorder(tmp_path, monkeypatch):
+    rng = np.random.default_rng(1)
+    A = rng.standard_normal((90, 3)) @ rng.standard_normal((3, 70)) + 0.1 * rng.standard_normal((90, 70))
+    np.savez(tmp_path / "olivetti.npz", dense=A)
+    sp.save_npz(tmp_path / "ml-100k.npz", sp.csr_matrix(np.where(rng.random(A.shape) < 0.5, 3 + A, 0)))
+    monkeypatch.setenv("FASTFACTOR_DATA", str(tmp_path))
+    return record.Recorder(quick=True)
+
+
+def figures_of(recorder):
+    return {(item.case, item.peer, item.metric): item for item in recorder.measurements}
+
+
+def test_per_entry_follows_each_solver_to_the_optimum(recorder, monkeypatch):
+    monkeypatch.setattr(per_entry, "RANK", 8)
+    monkeypatch.setattr(per_entry, "EPOCHS", (2, 40))
+    per_entry.run(recorder)
+    curves = {curve.peer: curve for curve in recorder.curves}
+    assert set(curves) == {"per-entry SGD", "fastfactor.svd", "scipy arpack", "scipy propack"}
+    for peer, curve in curves.items():
+        assert len(curve.seconds) == len(curve.errors)
+        assert -1e-6 < curve.errors[-1] < (0.5 if peer == "per-entry SGD" else 1e-5)
+    assert curves["per-entry SGD"].errors[1] < curves["per-entry SGD"].errors[0]
+    assert figures_of(recorder)["olivetti", "any", "smallest_relative_error"].exact
+
+
+def test_accuracy_beats_the_mean_and_names_what_is_missing(recorder):
+    accuracy.run(recorder)
+    found = figures_of(recorder)
+    assert found["ml-100k", accuracy.OURS, "test_rmse"].value < 0.8 * found["ml-100k", "mean", "test_rmse"].value
+    assert any("filmtrust" in line for line in recorder.skipped)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import functools
 from abc import ABC, abstractmethod
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -95,8 +96,7 @@ def _norms(M: Array) -> Array:
 class SparseOperand(Operand):
     """Rows of a CSR matrix, walked by the fused kernels."""
 
-    def __init__(self, arrays: tuple[Array, Array, Array], shape: tuple[int, int], scale: float) -> None:
-        indptr, indices, values = arrays
+    def __init__(self, indptr: Array, indices: Array, values: Array, shape: tuple[int, int], scale: float) -> None:
         self.m, self.n = shape
         self.dtype = np.result_type(values.dtype, np.float64)
         self.scale = scale
@@ -104,15 +104,21 @@ class SparseOperand(Operand):
         starts[0], starts[-1] = 0, self.m
         self.rows = SparseRows(indptr, indices, values, np.float64(scale), starts)
 
+    def walk(self) -> Iterator[SparseRows]:
+        """Yield the rows, all at once."""
+        yield self.rows
+
     def add_gram(self, X: Array, G: Array) -> None:
         """Add B^H B X to G."""
-        launch(add_gram_sparse, self.rows, X, G, LANES)
+        for rows in self.walk():
+            launch(add_gram_sparse, rows, X, G, LANES)
 
     def multiply(self, V: Array) -> Array:
         """Return B V."""
         U = np.empty((self.m, V.shape[1]), V.dtype)
-        for q in range(V.shape[1] // BLOCK):
-            launch(multiply_sparse, self.rows, V, U, q, LANES)
+        for rows in self.walk():
+            for q in range(V.shape[1] // BLOCK):
+                launch(multiply_sparse, rows, V, U, q, LANES)
         return U
 
     def adjoint(self, U: Array) -> Array:
@@ -120,7 +126,8 @@ class SparseOperand(Operand):
         Z = np.empty((self.n, U.shape[1]), U.dtype)
         G = aligned_zeros((N_SLICES, self.n, BLOCK), U.dtype)
         for q in range(U.shape[1] // BLOCK):
-            launch(add_adjoint_sparse, self.rows, U, G, q, LANES)
+            for rows in self.walk():
+                launch(add_adjoint_sparse, rows, U, G, q, LANES)
             self._drain(G, Z, q)
         return Z
 
@@ -131,19 +138,23 @@ class SparseOperand(Operand):
         inverse = invert(s)[None, :].astype(V.dtype)
         G = aligned_zeros((N_SLICES, self.n, BLOCK), V.dtype)
         for q in range(V.shape[1] // BLOCK):
-            launch(add_triplets_sparse, self.rows, V, U, inverse, G, q, LANES)
+            for rows in self.walk():
+                launch(add_triplets_sparse, rows, V, U, inverse, G, q, LANES)
             self._drain(G, Z, q)
         return U, Z
 
     def certify(self, V: Array, U: Array, s: Array) -> tuple[Array, Array]:
         """Return the norms of the columns of B V - U s and of B^H U - V s."""
         width = V.shape[1]
-        squares, values = np.zeros((N_SLICES, 1, width), V.dtype), s[None, :].astype(V.dtype)
+        found, values = np.zeros(width), s[None, :].astype(V.dtype)
         Z, G = np.empty_like(V), aligned_zeros((N_SLICES, self.n, BLOCK), V.dtype)
         for q in range(width // BLOCK):
-            launch(certify_sparse, self.rows, V, U, values, squares, G, q, LANES)
+            for rows in self.walk():
+                squares = np.zeros((N_SLICES, 1, width), V.dtype)
+                launch(certify_sparse, rows, V, U, values, squares, G, q, LANES)
+                found += squares.sum(axis=(0, 1)).real
             self._drain(G, Z, q)
-        return np.sqrt(squares.sum(axis=(0, 1)).real), _norms(Z - V * s)
+        return np.sqrt(found), _norms(Z - V * s)
 
     def _drain(self, G: Array, Z: Array, q: int) -> None:
         launch(drain, G, Z, np.linspace(0, self.n, 2 * N_SLICES + 1).astype(np.int64), q, LANES)
@@ -256,22 +267,6 @@ class DeflatedOperand(Operand):
         return np.asarray(X - Q @ (Q.conj().T @ X))
 
 
-class CentredOperand(Operand):
-    """B - p q^H for vectors p and q, without forming it."""
-
-    def __init__(self, base: Operand, p: Array, q: Array) -> None:
-        self.base, self.p, self.q = base, p.astype(base.dtype)[:, None], q.astype(base.dtype)[:, None]
-        self.m, self.n, self.dtype, self.scale = base.m, base.n, base.dtype, base.scale
-
-    def multiply(self, V: Array) -> Array:
-        """Return B V - p (q^H V)."""
-        return np.asarray(self.base.multiply(V) - self.p @ (self.q.conj().T @ V))
-
-    def adjoint(self, U: Array) -> Array:
-        """Return B^H U - q (p^H U)."""
-        return np.asarray(self.base.adjoint(U) - self.q @ (self.p.conj().T @ U))
-
-
 def power_of_two(size: float) -> float:
     """Return the power of two that brings `size` to [1/2, 1); 1 where squares are harmless as they are."""
     exponent = int(np.frexp(size)[1])
@@ -283,12 +278,12 @@ def _check_finite(size: float) -> None:
         raise ValueError("A must not contain infinities or NaNs")
 
 
-def _largest(values: Array) -> float:
+def find_largest(values: Array) -> float:
     """Return the largest magnitude; not finite when any value is not."""
     if values.size == 0:
         return 0.0
     if values.dtype.kind == "c":
-        return max(_largest(values.real), _largest(values.imag))
+        return max(find_largest(values.real), find_largest(values.imag))
     return float(max(values.max(), -values.min()))
 
 
@@ -334,7 +329,7 @@ def as_operand(A: Any, n_threads: int, rng: np.random.Generator) -> Operand:
         return _as_sparse_operand(A, is_adjoint)
     if is_dense(A):
         B = _as_float(np.asarray(A))
-        size = _largest(B)
+        size = find_largest(B)
         _check_finite(size)
         return DenseOperand(B.conj().T if is_adjoint else B, power_of_two(size), n_threads)
     operand = CallableOperand(aslinearoperator(A), is_adjoint)
@@ -346,19 +341,19 @@ def _as_sparse_operand(A: Any, is_adjoint: bool) -> SparseOperand:
     check_structure(A, "A")
     A = A if A.format in ("csr", "csc") else A.tocsr()
     values = _as_float(A.data[: A.indptr[-1]])
-    size = _largest(values)
+    size = find_largest(values)
     _check_finite(size)
     if is_adjoint and values.dtype.kind == "c":
         values = values.conj()
     arrays = A.indptr, A.indices, values
     if is_adjoint != (A.format == "csc"):  # otherwise the CSC arrays of A are the CSR arrays of its transpose
         arrays = transpose_arrays(*arrays, A.shape[1 if is_adjoint else 0])
-    return SparseOperand(arrays, A.shape[::-1] if is_adjoint else A.shape, power_of_two(size))
+    return SparseOperand(*arrays, A.shape[::-1] if is_adjoint else A.shape, power_of_two(size))
 
 
 def check_finite_matrix(A: Any) -> None:
     """Raise a ValueError if an array or a sparse matrix contains infinities or NaNs."""
-    _check_finite(_largest(A.data if is_sparse(A) else A))
+    _check_finite(find_largest(A.data if is_sparse(A) else A))
 
 
 def frobenius_norm(A: Any) -> float | None:
@@ -366,7 +361,7 @@ def frobenius_norm(A: Any) -> float | None:
     if not is_sparse(A) and not is_dense(A):
         return None
     values = _distinct(A) if is_sparse(A) else A
-    scale = power_of_two(_largest(values))
+    scale = power_of_two(find_largest(values))
     return float(np.linalg.norm((values * scale).ravel())) / scale
 
 
@@ -391,5 +386,5 @@ def to_dense(A: Any) -> Array:
         eye = np.eye(min(operator.shape), dtype=np.result_type(operator.dtype, np.float64))
         dense = operator.matmat(eye) if tall else operator.rmatmat(eye).conj().T
     dense = dense.astype(np.result_type(dense.dtype, np.float64), copy=False)
-    _check_finite(_largest(dense))
+    _check_finite(find_largest(dense))
     return np.asarray(dense)

@@ -41,9 +41,6 @@ class Request:
         Which end of the spectrum.
     size : int
         Vectors in the basis, a multiple of BLOCK.
-    is_lean : bool
-        Whether the basis is made orthogonal no better than the residuals need. Otherwise U = A V / s comes out
-        orthonormal to machine precision, which pays for itself when U is much longer than V.
     """
 
     k: int
@@ -51,7 +48,6 @@ class Request:
     max_passes: int
     largest: bool
     size: int
-    is_lean: bool
 
 
 @dataclass
@@ -274,7 +270,7 @@ def solve(operator: Symmetric, request: Request, basis: Basis, first: NDArray[An
     k, watch, probed, n_passes = request.k, Watch(request.k), None, 0
     keep = min(pad(k + (basis.size - k) // 3, BLOCK), basis.size - 2 * BLOCK)
     basis.begin(first)
-    basis.loss = 1e-3 * request.tol if request.is_lean else 0.0
+    basis.loss = 1e-3 * request.tol
     while True:
         basis.expand(operator)
         n_passes += 1
@@ -287,7 +283,7 @@ def solve(operator: Symmetric, request: Request, basis: Basis, first: NDArray[An
         bounds = compute_bounds(theta[:k], request.tol, basis)
         excess = float(np.max(residuals[:k] / bounds))
         # What the basis lacks to be orthonormal comes back in the residuals, times s_1 / s.
-        if request.is_lean and basis.scale > 0.0:
+        if basis.scale > 0.0:
             basis.loss = 0.05 * float(bounds.min()) / basis.scale
         watch.note(n_passes, excess)
         settled = probed is not None and np.allclose(theta[:k], probed, rtol=0.0, atol=1e-9 * basis.scale)

@@ -12,7 +12,15 @@ from numpy.typing import NDArray
 from fastfactor.blas import pad
 from fastfactor.matrix.operators import BLOCK, DeflatedOperand, DenseOperand, Operand
 from fastfactor.solvers.subspace import Basis, Request, Ritz, solve
-from fastfactor.solvers.tall import find_phases, fix_signs, inner_products, pad_matrix, rotate_rows, square_deviations
+from fastfactor.solvers.tall import (
+    find_phases,
+    fix_signs,
+    inner_products,
+    pad_matrix,
+    rotate_rows,
+    square_deviations,
+    times,
+)
 
 Array = NDArray[Any]
 
@@ -102,9 +110,8 @@ def _find_subspace(operand: Operand, search: Search, rng: np.random.Generator, f
     is_small = isinstance(operand, DenseOperand) and operand.n <= GRAM_LIMIT
     if size + 2 * BLOCK >= operand.n or (is_small and not search.largest):
         return _decompose_gram(operand, search)
-    is_lean = operand.m < 4 * operand.n
     basis = Basis(operand.n, size, operand.dtype, rng)
-    request = Request(search.k, search.tol, search.max_passes, search.largest, size, is_lean)
+    request = Request(search.k, search.tol, search.max_passes, search.largest, size)
     ritz = solve(_Gram(operand) if isinstance(operand, DenseOperand) and is_small else operand, request, basis, first)
     ritz.V = _orthonormalise(ritz.V, search.k)
     return ritz
@@ -163,7 +170,28 @@ def _finish(operand: Operand, ritz: Ritz, search: Search) -> Triplets:
         E = (E + E.conj().T) / 2 - np.eye(k)
         if np.abs(E).max() <= 1e-7:
             return _mend(operand, U, Z, ritz, s, E, search)
+        if np.abs(E).max() <= 0.1 / k and search.largest:
+            return _decompose_projected(operand, U, Z, ritz, s, E)
     return _certify(operand, _rayleigh_ritz(operand, ritz.V[: operand.n, :k], search), norm, ritz.n_passes)
+
+
+def _decompose_projected(operand: Operand, U: Array, Z: Array, ritz: Ritz, s: Array, E: Array) -> Triplets:
+    """Return the SVD of B V from ``B V = U s`` and ``U^H U = I + E``, where E is too large for one step; Z is B^H U.
+
+    With I + E = L L^H, U L^-H is orthonormal, and the SVD of the small L^H s turns it and V into singular vectors.
+    """
+    k = len(s)
+    L = np.linalg.cholesky(np.eye(k) + E)
+    P, values, Qh = np.linalg.svd(L.conj().T * s)
+    T = np.linalg.inv(L).conj().T @ P
+    V = times(ritz.V, Qh.conj().T)
+    phases = find_phases(V)
+    V *= phases
+    T *= phases[:k]
+    rotate_rows(U, T)
+    right = np.sqrt(square_deviations(times(Z, T), V, values))
+    norm = max(float(np.sqrt(ritz.norm)), float(values.max()))
+    return Triplets(U[: operand.m, :k], values, V[: operand.n, :k], right / norm, norm, ritz.n_passes)
 
 
 def _mend(operand: Operand, U: Array, Z: Array, ritz: Ritz, s: Array, E: Array, search: Search) -> Triplets:

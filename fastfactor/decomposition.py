@@ -13,7 +13,9 @@ from numpy.typing import DTypeLike, NDArray
 from fastfactor.exceptions import ConvergenceWarning
 from fastfactor.matrix.centring import Centred, centre_columns
 from fastfactor.matrix.inputs import is_sparse
+from fastfactor.matrix.labelled import StoredGrid
 from fastfactor.matrix.operators import BLOCK, check_matrix, frobenius_norm, is_dense
+from fastfactor.matrix.streaming import is_stream, measure_stream
 from fastfactor.options import check_integer
 from fastfactor.results import PCAResult, SVDResult
 from fastfactor.solvers.dispatch import Decomposition, decompose, decompose_operand
@@ -128,6 +130,8 @@ def svds(
 
 def _as_matrix(A: Any) -> Any:
     """Return A, lists and ``numpy.matrix`` as arrays, once it is known to be a matrix of numbers."""
+    if isinstance(A, StoredGrid):
+        return A.matrix
     if isinstance(A, np.matrix):
         A = np.asarray(A)
     check_matrix(A)
@@ -210,8 +214,9 @@ def svd(
 
     Parameters
     ----------
-    A : array_like, sparse matrix or array, or LinearOperator, of shape (n_rows, n_cols)
-        float32, float64, complex64 or complex128; integers are cast to float64.
+    A : array_like, sparse matrix or array, LinearOperator, or StoredGrid, of shape (n_rows, n_cols)
+        float32, float64, complex64 or complex128; integers are cast to float64. CSR and CSC arrays that are mapped
+        from files (`numpy.memmap`) are read piece by piece, once a pass.
     k : int
         Number of triplets, at most ``min(A.shape)``.
     tol : float or None
@@ -256,7 +261,8 @@ def svd(
     real = _precision(A.dtype, dtype)
     search = _as_search(A, k, real, tol, max_passes, n_threads)
     found = decompose(A, search, np.random.default_rng(seed))
-    return SVDResult(**_certify(found, search, real), frobenius_norm=frobenius_norm(A))
+    norm = measure_stream(A) if is_stream(A) else frobenius_norm(A)
+    return SVDResult(**_certify(found, search, real), frobenius_norm=norm)
 
 
 def _cast(found: Decomposition, real: np.dtype[Any]) -> tuple[Array, Array, Array]:

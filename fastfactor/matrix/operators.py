@@ -7,10 +7,10 @@ of two on the way, so that neither A^H A overflows nor underflows.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
-import scipy.sparse as sp
 from numpy.typing import NDArray
 from scipy.sparse.linalg import LinearOperator, aslinearoperator
 
@@ -89,23 +89,29 @@ def _norms(M: Array) -> Array:
 class SparseOperand(Operand):
     """Rows of a CSR matrix, walked by the fused kernels."""
 
-    def __init__(self, B: Any, scale: float) -> None:
-        self.m, self.n = B.shape
-        self.dtype = np.result_type(B.dtype, np.float64)
+    def __init__(self, indptr: Array, indices: Array, values: Array, shape: tuple[int, int], scale: float) -> None:
+        self.m, self.n = shape
+        self.dtype = np.result_type(values.dtype, np.float64)
         self.scale = scale
-        starts = np.searchsorted(B.indptr, np.linspace(0, B.indptr[-1], N_SLICES + 1)).astype(np.int64)
+        starts = np.searchsorted(indptr, np.linspace(0, indptr[-1], N_SLICES + 1)).astype(np.int64)
         starts[0], starts[-1] = 0, self.m
-        self.rows = SparseRows(B.indptr, B.indices, B.data, np.float64(scale), starts)
+        self.rows = SparseRows(indptr, indices, values, np.float64(scale), starts)
+
+    def walk(self) -> Iterator[SparseRows]:
+        """Yield the rows, all at once."""
+        yield self.rows
 
     def add_gram(self, X: Array, G: Array) -> None:
         """Add B^H B X to G."""
-        launch(add_gram_sparse, self.rows, X, G, LANES)
+        for rows in self.walk():
+            launch(add_gram_sparse, rows, X, G, LANES)
 
     def multiply(self, V: Array) -> Array:
         """Return B V."""
         U = np.empty((self.m, V.shape[1]), V.dtype)
-        for q in range(V.shape[1] // BLOCK):
-            launch(multiply_sparse, self.rows, V, U, q, LANES)
+        for rows in self.walk():
+            for q in range(V.shape[1] // BLOCK):
+                launch(multiply_sparse, rows, V, U, q, LANES)
         return U
 
     def adjoint(self, U: Array) -> Array:
@@ -113,7 +119,8 @@ class SparseOperand(Operand):
         Z = np.empty((self.n, U.shape[1]), U.dtype)
         G = aligned_zeros((N_SLICES, self.n, BLOCK), U.dtype)
         for q in range(U.shape[1] // BLOCK):
-            launch(add_adjoint_sparse, self.rows, U, G, q, LANES)
+            for rows in self.walk():
+                launch(add_adjoint_sparse, rows, U, G, q, LANES)
             self._drain(G, Z, q)
         return Z
 
@@ -123,19 +130,23 @@ class SparseOperand(Operand):
         inverse = invert(s)[None, :].astype(V.dtype)
         G = aligned_zeros((N_SLICES, self.n, BLOCK), V.dtype)
         for q in range(V.shape[1] // BLOCK):
-            launch(add_triplets_sparse, self.rows, V, U, inverse, G, q, LANES)
+            for rows in self.walk():
+                launch(add_triplets_sparse, rows, V, U, inverse, G, q, LANES)
             self._drain(G, Z, q)
         return U, Z
 
     def certify(self, V: Array, U: Array, s: Array) -> tuple[Array, Array]:
         """Return the norms of the columns of B V - U s and of B^H U - V s."""
         width = V.shape[1]
-        squares, values = np.zeros((N_SLICES, 1, width), V.dtype), s[None, :].astype(V.dtype)
+        found, values = np.zeros(width), s[None, :].astype(V.dtype)
         Z, G = np.empty_like(V), aligned_zeros((N_SLICES, self.n, BLOCK), V.dtype)
         for q in range(width // BLOCK):
-            launch(certify_sparse, self.rows, V, U, values, squares, G, q, LANES)
+            for rows in self.walk():
+                squares = np.zeros((N_SLICES, 1, width), V.dtype)
+                launch(certify_sparse, rows, V, U, values, squares, G, q, LANES)
+                found += squares.sum(axis=(0, 1)).real
             self._drain(G, Z, q)
-        return np.sqrt(squares.sum(axis=(0, 1)).real), _norms(Z - V * s)
+        return np.sqrt(found), _norms(Z - V * s)
 
     def _drain(self, G: Array, Z: Array, q: int) -> None:
         launch(drain, G, Z, np.linspace(0, self.n, 2 * N_SLICES + 1).astype(np.int64), q, LANES)
@@ -273,12 +284,12 @@ def _check_finite(size: float) -> None:
         raise ValueError("A must not contain infinities or NaNs")
 
 
-def _largest(values: Array) -> float:
+def find_largest(values: Array) -> float:
     """Return the largest magnitude; not finite when any value is not."""
     if values.size == 0:
         return 0.0
     if values.dtype.kind == "c":
-        return max(_largest(values.real), _largest(values.imag))
+        return max(find_largest(values.real), find_largest(values.imag))
     return float(max(values.max(), -values.min()))
 
 
@@ -324,7 +335,7 @@ def as_operand(A: Any, n_threads: int, rng: np.random.Generator) -> Operand:
         return _as_sparse_operand(A, is_adjoint)
     if is_dense(A):
         B = _as_float(np.asarray(A))
-        size = _largest(B)
+        size = find_largest(B)
         _check_finite(size)
         return DenseOperand(B.conj().T if is_adjoint else B, power_of_two(size), n_threads)
     operand = CallableOperand(aslinearoperator(A), is_adjoint)
@@ -335,19 +346,17 @@ def as_operand(A: Any, n_threads: int, rng: np.random.Generator) -> Operand:
 def _as_sparse_operand(A: Any, is_adjoint: bool) -> SparseOperand:
     B = A.tocsc() if is_adjoint else A.tocsr()
     values = _as_float(B.data)
-    size = _largest(values[: B.indptr[-1]])
+    size = find_largest(values[: B.indptr[-1]])
     _check_finite(size)
     if is_adjoint:  # the CSC arrays of A are the CSR arrays of its transpose
         values = values.conj() if values.dtype.kind == "c" else values
-        B = sp.csr_array((values, B.indices, B.indptr), shape=A.shape[::-1])
-    else:
-        B = sp.csr_array((values, B.indices, B.indptr), shape=A.shape)
-    return SparseOperand(B, power_of_two(size))
+    shape = A.shape[::-1] if is_adjoint else A.shape
+    return SparseOperand(B.indptr, B.indices, values, shape, power_of_two(size))
 
 
 def check_finite_matrix(A: Any) -> None:
     """Raise a ValueError if an array or a sparse matrix contains infinities or NaNs."""
-    _check_finite(_largest(A.data if is_sparse(A) else A))
+    _check_finite(find_largest(A.data if is_sparse(A) else A))
 
 
 def frobenius_norm(A: Any) -> float | None:
@@ -355,7 +364,7 @@ def frobenius_norm(A: Any) -> float | None:
     if not is_sparse(A) and not is_dense(A):
         return None
     values = _distinct(A) if is_sparse(A) else A
-    scale = power_of_two(_largest(values))
+    scale = power_of_two(find_largest(values))
     return float(np.linalg.norm((values * scale).ravel())) / scale
 
 
@@ -380,5 +389,5 @@ def to_dense(A: Any) -> Array:
         eye = np.eye(min(operator.shape), dtype=np.result_type(operator.dtype, np.float64))
         dense = operator.matmat(eye) if tall else operator.rmatmat(eye).conj().T
     dense = dense.astype(np.result_type(dense.dtype, np.float64), copy=False)
-    _check_finite(_largest(dense))
+    _check_finite(find_largest(dense))
     return np.asarray(dense)

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from fastfactor.blas import one_blas_thread
 from fastfactor.matrix.operators import Operand, as_operand, to_dense
+from fastfactor.matrix.streaming import as_stream, is_stream
 from fastfactor.solvers.triplets import Search, choose_phases, find_triplets
 from fastfactor.threads import using_threads
 
@@ -58,7 +59,8 @@ def decompose(A: Any, search: Search, rng: np.random.Generator, first: Array | N
     with using_threads(search.n_threads), one_blas_thread():
         if search.k == min(m, n) or work <= LAPACK_WORK or (not search.largest and m * n <= LAPACK_SIZE):
             return _decompose_dense(to_dense(A), search)
-        return _decompose_operand(as_operand(A, search.n_threads, rng), m < n, search, rng, first)
+        operand = as_stream(A, m < n) if is_stream(A) else as_operand(A, search.n_threads, rng)
+        return _decompose_operand(operand, m < n, search, rng, first)
 
 
 def decompose_operand(operand: Operand, is_adjoint: bool, search: Search, rng: np.random.Generator) -> Decomposition:

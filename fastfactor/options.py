@@ -123,6 +123,13 @@ def check_penalty_lengths(penalty: tuple[Any, Any] | None, shape: tuple[int, int
             raise ValueError(f"regularization has {len(side)} numbers for the {n} {what} of X")
 
 
+def check_flag(value: Any, name: str) -> bool:
+    """Return a bool, False for None; or raise a TypeError that names it."""
+    if value is not None and not isinstance(value, bool | np.bool_):
+        raise TypeError(f"{name} must be True, False or None, got {value!r}")
+    return bool(value)
+
+
 def check_flags(value: Any, name: str) -> tuple[bool, bool]:
     """Return whether something holds for rows and for columns, from one bool for both or a pair."""
     pair = value if isinstance(value, tuple | list) else (value, value)

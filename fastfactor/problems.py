@@ -21,7 +21,7 @@ from fastfactor.matrix.weights import as_weights, weigh_moments
 from fastfactor.model import Factorization
 from fastfactor.options import Options, check_dtype, check_penalty_lengths, check_real, refuse_beyond
 from fastfactor.solvers.budget import Planned, predict_dense_memory, predict_memory
-from fastfactor.solvers.fitting import Fitted, Task, fit_dense, fit_observed
+from fastfactor.solvers.fitting import Fitted, Task, fit_dense, fit_observed, may_stop
 from fastfactor.solvers.journal import Journal
 from fastfactor.solvers.recipe import Recipe
 from fastfactor.solvers.schedule import count_epochs_of_all
@@ -173,6 +173,7 @@ def _check_room(
         options.loss != "squared",
         warm,
         not (is_usual and size.on_disk and X.observations.suits(computed, options.seed)),
+        may_stop(options),
     )
     needed = predict_memory(size, planned)
     advice = ""

@@ -10,114 +10,28 @@ work with it, and the parts of the matrix that it held are computed anew from wh
 
 from __future__ import annotations
 
-import contextlib
 import itertools
 import operator
-from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from fastfactor.dask.parts import (
-    add_up,
-    gram_part,
-    inspect_part,
-    lay_part,
-    multiply_part,
-    scatter_part,
-    sweep_tile,
-    take_held,
-)
+from fastfactor.dask.cluster import Cluster, retrying, using_client
+from fastfactor.dask.parts import inspect_part, lay_part, sweep_tile, take_held
 from fastfactor.dask.sources import as_parts
-from fastfactor.decomposition import as_search, certify, choose_precision
 from fastfactor.kernels.update import Factors, Step
 from fastfactor.matrix.grid import Held, deal_stripes
 from fastfactor.matrix.labelled import StoredGrid
-from fastfactor.matrix.operators import Operand, power_of_two
-from fastfactor.matrix.streaming import AdjointOperand
 from fastfactor.model import Factorization
 from fastfactor.options import Options, check_dtype, check_integer, check_options, check_real
 from fastfactor.problems import as_model, standardise_moments
-from fastfactor.results import SVDResult
-from fastfactor.solvers.dispatch import decompose_operand
 from fastfactor.solvers.fitting import Task, choose_and_fit, order_penalty
 from fastfactor.solvers.recipe import Recipe
 from fastfactor.solvers.schedule import Penalty, weigh_by_frequency
 
-Array = NDArray[Any]
-
-_ATTEMPTS = 4  # at an epoch or a pass; workers may die during each
 _MAX_HELD = 1_000_000  # held-out entries, which the client keeps
-
-
-@contextlib.contextmanager
-def _using_client(client: Any) -> Iterator[Any]:
-    """Yield the client that was given, the current one, or one of a `LocalCluster` that goes afterwards."""
-    try:
-        import distributed
-    except ImportError as error:
-        raise ImportError("dask.distributed is missing: pip install 'fastfactor[dask]'") from error
-    if client is None:
-        with contextlib.suppress(ValueError):
-            client = distributed.default_client()
-    if client is not None:
-        yield client
-        return
-    with (
-        distributed.LocalCluster(threads_per_worker=1, dashboard_address=":0") as cluster,
-        distributed.Client(cluster) as own,
-    ):
-        yield own
-
-
-def _retrying(work: Any) -> Any:
-    """Return work(), begun anew as long as workers die under it."""
-    from distributed.client import FutureCancelledError
-    from distributed.comm import CommClosedError
-    from distributed.scheduler import KilledWorker
-
-    for attempt in range(_ATTEMPTS):
-        try:
-            return work()
-        except (FutureCancelledError, KilledWorker, CommClosedError):
-            if attempt == _ATTEMPTS - 1:
-                raise
-    raise AssertionError
-
-
-@dataclass
-class Cluster:
-    """The parts of a matrix on the workers of a client.
-
-    Attributes
-    ----------
-    client : distributed.Client
-    parts : list of Future
-        Of `Part`, in the order of the rows.
-    starts : (P + 1,) int64 array
-        First row of each part.
-    n_cols : int
-    """
-
-    client: Any
-    parts: list[Any]
-    starts: NDArray[np.int64]
-    n_cols: int
-
-    @property
-    def shape(self) -> tuple[int, int]:
-        """Shape of the matrix."""
-        return int(self.starts[-1]), self.n_cols
-
-    def run(self, function: Any, *args: Any) -> list[Any]:
-        """Return futures of function(part, *args) for each part."""
-        return [self.client.submit(function, part, *args, pure=False) for part in self.parts]
-
-    def gather(self, function: Any, *args: Any) -> list[Any]:
-        """Return what function(part, *args) is for each part."""
-        return list(_retrying(lambda: self.client.gather(self.run(function, *args))))
 
 
 @dataclass
@@ -158,7 +72,7 @@ class DaskGrid:
         self.done += [(d, step, static.spec) for d in diagonals.tolist()]
         if len(self.done) < len(self.upcoming):
             return
-        rows, cols = _retrying(lambda: self._run(factors))
+        rows, cols = retrying(lambda: self._run(factors))
         for b, (U, bias, loss) in enumerate(rows):
             part = slice(int(self.cluster.starts[b]), int(self.cluster.starts[b + 1]))
             factors.U[part], factors.row_bias[part], losses[b, 0] = U, bias, loss
@@ -275,7 +189,7 @@ def fit(
         if validation >= 1:
             raise ValueError(f"validation must be a share below 1, got {validation}")
     n_parts = check_integer(n_parts, "n_parts", 1)
-    with _using_client(client) as own:
+    with using_client(client) as own:
         cluster = Cluster(own, *as_parts(X, own, n_parts, shape))
         model = _fit(cluster, options, validation, dtype)
     if not isinstance(X, StoredGrid):
@@ -303,7 +217,7 @@ def _fit(cluster: Cluster, options: Options, validation: Any, dtype: Any) -> Fac
         args = (place, col_starts, shift, scale, computed, options.seed, share)
         laid = cluster.run(lay_part, *args)
         client = cluster.client
-        found = _retrying(lambda: client.gather([client.submit(take_held, each, pure=False) for each in laid]))
+        found = retrying(lambda: client.gather([client.submit(take_held, each, pure=False) for each in laid]))
         rows = np.concatenate([start + held[0] for start, held in zip(cluster.starts[:-1], found, strict=True)])
         held = Held(rows, *(np.concatenate([part[i] for part in found]) for i in (1, 2)))
         n_kept = n_entries - len(rows)
@@ -322,101 +236,3 @@ def _fit(cluster: Cluster, options: Options, validation: Any, dtype: Any) -> Fac
     described = Recipe.of("missing", options, standard, fitted.selection["regularization"])
     recipe = described.scaled_by_frequency(counts[0]) if fitted.selection["scaled_by_frequency"] else asdict(described)
     return as_model(fitted, task, grid.row_order, grid.col_order, recipe)
-
-
-class DaskOperand(Operand):
-    """A matrix of parts on workers. Their sums are added as a tree, in the order of the parts."""
-
-    def __init__(self, cluster: Cluster, dtype: Any, scale: float) -> None:
-        self.cluster, self.scale = cluster, scale
-        self.m, self.n = cluster.shape
-        self.dtype = np.result_type(dtype, np.float64)
-
-    def add_gram(self, X: Array, G: Array) -> None:
-        """Add B^H B X to G."""
-        G[0, : self.n] += self._reduce(lambda: self.cluster.run(gram_part, self._share(X[: self.n]), self.scale))
-
-    def multiply(self, V: Array) -> Array:
-        """Return B V."""
-
-        def work() -> Any:
-            return self.cluster.client.gather(self.cluster.run(multiply_part, self._share(V), self.scale))
-
-        return np.concatenate(_retrying(work))
-
-    def adjoint(self, U: Array) -> Array:
-        """Return B^H U."""
-        starts, client = self.cluster.starts, self.cluster.client
-
-        def begin() -> list[Any]:
-            cuts = [np.ascontiguousarray(U[a:b]) for a, b in itertools.pairwise(starts)]
-            shared = client.scatter(cuts, hash=False)
-            return [
-                client.submit(scatter_part, part, cut, self.scale, pure=False)
-                for part, cut in zip(self.cluster.parts, shared, strict=True)
-            ]
-
-        return np.asarray(self._reduce(begin))
-
-    def _share(self, X: Array) -> Any:
-        return self.cluster.client.scatter(np.ascontiguousarray(X), broadcast=True, hash=False)
-
-    def _reduce(self, begin: Any) -> Array:
-        def work() -> Any:
-            level: list[Any] = begin()
-            while len(level) > 1:
-                pairs: Sequence[Any] = [level[i : i + 2] for i in range(0, len(level), 2)]
-                level = [
-                    self.cluster.client.submit(add_up, *pair, pure=False) if len(pair) > 1 else pair[0]
-                    for pair in pairs
-                ]
-            return level[0].result()
-
-        return np.asarray(_retrying(work))
-
-
-def svd(
-    X: Any,
-    k: int,
-    *,
-    client: Any = None,
-    n_parts: int = 8,
-    shape: tuple[int, int] | None = None,
-    tol: float | None = None,
-    max_passes: int | None = None,
-    seed: int = 0,
-    dtype: Any = None,
-) -> SVDResult:
-    """Compute the k leading singular triplets of a matrix on a Dask cluster; see `fastfactor.svd`.
-
-    Parameters
-    ----------
-    X, client, n_parts, shape
-        As for `fit`; what is not stored is 0. Dense chunks must be finite.
-    k, tol, max_passes, seed, dtype
-        As for `fastfactor.svd`.
-
-    Returns
-    -------
-    SVDResult
-
-    Raises
-    ------
-    TypeError, ValueError, ImportError
-        As for `fit` and `fastfactor.svd`.
-    """
-    n_parts = check_integer(n_parts, "n_parts", 1)
-    with _using_client(client) as own:
-        cluster = Cluster(own, *as_parts(X, own, n_parts, shape, missing_is_zero=True))
-        looks = cluster.gather(inspect_part)
-        real = choose_precision(looks[0].dtype, dtype)
-        search = as_search(cluster, k, real, tol, max_passes, None)
-        largest = max(look.largest for look in looks)
-        operand: Operand = DaskOperand(cluster, looks[0].dtype, power_of_two(largest))
-        is_adjoint = operand.m < operand.n
-        if is_adjoint:
-            operand = AdjointOperand(operand)
-        found = decompose_operand(operand, is_adjoint, search, np.random.default_rng(seed))
-        scale = largest or 1.0
-        norm = scale * float(np.sqrt(sum(look.squares(scale) for look in looks)))
-    return SVDResult(**certify(found, search, real), frobenius_norm=norm)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
@@ -14,6 +15,7 @@ from fastfactor.model import Factorization
 from fastfactor.options import (
     UNOBSERVED,
     check_choice,
+    check_flag,
     check_memory,
     check_options,
     check_stored,
@@ -22,7 +24,8 @@ from fastfactor.options import (
     refuse_unbuilt,
 )
 from fastfactor.problems import fit_missing, fit_positives, fit_zero
-from fastfactor.solvers.journal import Journal
+from fastfactor.progress import Display
+from fastfactor.solvers.journal import Journal, log
 from fastfactor.starting import check_init
 from fastfactor.threads import using_threads
 
@@ -65,7 +68,8 @@ def fit(
     ----------
     X : array, scipy.sparse matrix or array, (rows, cols, values), or what `fastfactor.io` returns
         Shape (n_rows, n_cols); rows are samples. Real or complex numbers; never changed. Ids that were read go
-        along with the model. A grid on disk (`fastfactor.io.build_grid`) gives the same model in little memory.
+        along with the model. A grid on disk (`fastfactor.io.build_grid`) gives the same model in little memory. Dask
+        collections go to `fastfactor.dask.fit`.
     rank : int
         Columns of U and V, at least 1.
     unobserved : {"missing", "zero", "weak"}
@@ -127,15 +131,20 @@ def fit(
         Bytes, or text like "400MB", that the fit may take beyond what the process has. What it will take is known from
         the sizes; where that is more, nothing is begun. Compiled code is not counted.
     callback : callable, optional
-        Called after each epoch of the final fit with an object that has the attributes epoch, seconds, learning_rate,
-        train_loss and validation_loss (for standardised values); a true answer ends the fit.
+        Called after each epoch of the final fit with an object that has the attributes epoch, n_epochs, n_entries,
+        seconds, learning_rate, train_loss and validation_loss (for standardised values); a true answer ends the fit.
+        Where its attribute `hears_trials` is true, it is also called in the fits that choose penalties, whose number
+        is then in `trial` (0 in the final fit), and ends the whole fit with the best of these.
     checkpoint : path, optional
         A folder that keeps what the fit has reached, every few seconds, in the end the model. The same call with the
         same folder goes on from there, after a crash or a kill at any moment, and gives the bits that it would have
         given; once the fit has ended it returns the model at once. A fit that `max_seconds` or `callback` ended goes on
         too (with `max_seconds` more), and asks `callback` about the last epoch again. A folder of another fit is
         refused with what differs.
-    posterior_samples, progress
+    progress : bool, optional
+        Show how far the fit is, on stderr: a bar on a terminal (package rich), else a line each second. (The logger
+        "fastfactor" tells at level INFO what was tried, and when the step was halved.)
+    posterior_samples
         Not available yet; anything but the default raises NotImplementedError.
 
     Returns
@@ -167,12 +176,12 @@ def fit(
     >>> bool(abs(model.predict(3, 4) - 4.0) < 0.5)
     True
     """
+    if type(X).__module__.partition(".")[0] == "dask":
+        return _fit_on_cluster(X, locals())
     given = {**locals(), "the version of fastfactor": __version__}
     check_choice(unobserved, "unobserved", UNOBSERVED)
-    refuse_unbuilt(
-        posterior_samples=(posterior_samples, 0),
-        progress=(progress, None),
-    )
+    refuse_unbuilt(posterior_samples=(posterior_samples, 0))
+    display = Display(callback, max_seconds, is_quiet=not check_flag(progress, "progress"))
     options = check_options(
         rank,
         unobserved,
@@ -187,6 +196,8 @@ def fit(
         seed,
         callback,
     )
+    if not display.is_quiet:
+        options = replace(options, callback=display)
     check_init(init, options, X)
     others = check_weight(unobserved_weight, unobserved)
     if isinstance(X, StoredGrid):
@@ -208,6 +219,18 @@ def fit(
             )
         return fit_missing(matrix, validation, shape, duplicates, dtype, options, sample_weight, init, journal, limit)
 
-    with using_threads(n_threads):
+    with using_threads(n_threads), display:
         model = solve(Journal()) if checkpoint is None else Checkpoint.of(checkpoint, given).run(solve)
+    log.info("fit of %d x %d at rank %d ended after %d epochs", *model.shape, rank, len(model.history["epoch"]))
     return replace(model, row_labels=X.row_labels, col_labels=X.col_labels) if isinstance(X, Labelled) else model
+
+
+def _fit_on_cluster(X: Any, given: dict[str, Any]) -> Factorization:
+    """Hand a Dask collection on to `fastfactor.dask.fit`, which has fewer options."""
+    from fastfactor import dask
+
+    known = inspect.signature(dask.fit).parameters
+    for name, parameter in inspect.signature(fit).parameters.items():
+        if name not in known and given[name] is not parameter.default and given[name] != parameter.default:
+            raise ValueError(f"{name} is not available where X is a Dask collection, got {given[name]!r}")
+    return dask.fit(**{name: given[name] for name in known if name in given})

@@ -142,6 +142,13 @@ def check_lengths(options: Options, shape: tuple[int, int]) -> None:
                 raise ValueError(f"{name} has {len(side)} numbers for the {n} {what} of X")
 
 
+def check_flag(value: Any, name: str) -> bool:
+    """Return a bool, False for None; or raise a TypeError that names it."""
+    if value is not None and not isinstance(value, bool | np.bool_):
+        raise TypeError(f"{name} must be True, False or None, got {value!r}")
+    return bool(value)
+
+
 def check_flags(value: Any, name: str) -> tuple[bool, bool]:
     """Return whether something holds for rows and for columns, from one bool for both or a pair."""
     pair = value if isinstance(value, tuple | list) else (value, value)

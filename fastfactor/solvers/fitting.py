@@ -34,6 +34,7 @@ from fastfactor.solvers.standard import Standard
 from fastfactor.solvers.warm import Start
 
 HELD_SHARE = 0.1
+_WORTH_KEEPING = 0.5  # of the epochs of the last fit: stopped before, it is worse than the best trial, which is whole
 
 
 @dataclass(frozen=True)
@@ -178,6 +179,11 @@ class Choice:
     trials: list[dict[str, Any]] = field(default_factory=list)
 
 
+def may_stop(options: Options) -> bool:
+    """Whether a fit may have to end while it is still choosing."""
+    return trial_callback(options.callback) is not None or options.max_seconds < math.inf
+
+
 class _Stopped(Exception):
     """The fit is to end while it is still choosing."""
 
@@ -186,7 +192,8 @@ class _Trials:
     """Fits on the entries that are not held out, each judged on those that are."""
 
     def __init__(self, task: Task, grid: Grid, penalise: Penalise) -> None:
-        self.task, self.grid, self.penalise = task, grid, penalise
+        self.task, self.penalise = task, penalise
+        self.grid: Grid | None = grid
         self.best_epochs: dict[tuple[float, int], int] = {}
         self.done: list[dict[str, Any]] = []
         self.best: tuple[float, Factors, list[Epoch], Schedule] | None = None  # kept where it may become the model
@@ -217,22 +224,21 @@ class _Trials:
         return float(found["loss"])
 
     def _run(self, penalty: float, n_epochs: int, number: int) -> dict[str, Any]:
+        assert self.grid is not None
         callback = trial_callback(self.task.options.callback)
         run = self.task.run(self.grid, self.task.schedule(n_epochs), self.penalise(penalty, self.grid), self.grid.held)
         factors, history, schedule = fit_factors(self.grid, replace(run, callback=callback, trial=number))
         best = min(history, key=lambda epoch: epoch.validation_loss, default=None)
         if best is None:
             return {"loss": math.inf, "epoch": n_epochs}
-        may_stop = callback is not None or self.task.options.max_seconds < math.inf
-        if may_stop and best.validation_loss < self.best_loss:
+        if may_stop(self.task.options) and best.validation_loss < self.best_loss:
             self.best_loss, self.best = best.validation_loss, (penalty, factors, history, schedule)
         return {"loss": best.validation_loss, "epoch": best.epoch}
 
-    def end(self, given: Penalty | None) -> Fitted | None:
+    def end(self, given: Penalty | None) -> Fitted:
         """Return the best trial so far as the model, fitted to the entries that are not held out."""
-        if self.best is None:
-            return None
-        log.info("stopped before the last fit: the model is that of the best trial")
+        assert self.best is not None
+        log.info("stopped before the last fit or early in it: the model is that of the best trial")
         penalty, factors, history, schedule = self.best
         report = _report(self.task, schedule, given or Penalty(penalty, penalty), self.done)
         return Fitted(factors, history, {**report, "from_trial": True})
@@ -280,27 +286,54 @@ def fit_observed(
             X, shift=shift, scale=scale, dtype=task.dtype, seed=options.seed, held_share=held_share, weights=weights
         )
 
-    given, choice = task.penalty(), Choice(n_epochs=options.max_epochs or AUTO_EPOCHS)
+    given = task.penalty()
     penalise: Penalise = Frequencies.of(X).weigh if given is None else lambda mean, grid: order_penalty(given, grid)
+    return choose_and_fit(layout, penalise, X.n_entries, validation, options, task)
+
+
+def choose_and_fit(
+    layout: Callable[[float], Any],
+    penalise: Penalise,
+    n_entries: int,
+    validation: Any,
+    options: Options,
+    task: Task,
+) -> tuple[Fitted, Any]:
+    """Fit entries wherever they are; see `fit_observed`.
+
+    Parameters
+    ----------
+    layout : callable
+        From the share of the entries to hold out to a grid.
+    penalise : callable
+        From the mean penalty and a grid to the penalties of its rows and columns.
+    n_entries : int
+        Of the matrix.
+    """
+    trials: _Trials | None = None
+    given, choice = task.penalty(), Choice(n_epochs=options.max_epochs or AUTO_EPOCHS)
     undecided = given is None or options.max_epochs is None
-    if validation is None and undecided and X.n_entries * HELD_SHARE >= MIN_HELD:
+    if validation is None and undecided and n_entries * HELD_SHARE >= MIN_HELD:
         grid = layout(HELD_SHARE)
         trials = _Trials(task, grid, penalise)
         try:
             choice = _choose(task, trials)
         except _Stopped:
-            if (fitted := trials.end(given)) is not None:
-                return fitted, grid
-        del grid, trials  # their memory is needed for the next one
+            if trials.best is not None:
+                return trials.end(given), grid
+        trials.grid = None
+        del grid  # its memory is needed for the next one
     grid = layout(validation if isinstance(validation, float) else 0.0)
-    if isinstance(validation, float) and not 0 < grid.n_entries < X.n_entries:
+    if isinstance(validation, float) and not 0 < grid.n_entries < n_entries:
         raise ValueError(
-            f"validation={validation} holds out {len(grid.held.rows)} of the {X.n_entries} entries of X: there must be "
+            f"validation={validation} holds out {len(grid.held.rows)} of the {n_entries} entries of X: there must be "
             "some on both sides"
         )
     held = grid.held if isinstance(validation, float) else validation(grid) if callable(validation) else None
     run = task.run(grid, task.schedule(choice.n_epochs), penalise(choice.penalty, grid), held)
     factors, history, schedule = fit_factors(grid, replace(run, stop_after=choice.stop))
+    if task.journal.was_stopped and trials and trials.best and len(history) < _WORTH_KEEPING * choice.n_epochs:
+        return trials.end(given), grid  # whose rows and columns are in the same order
     penalty = given or Penalty(choice.penalty, choice.penalty)
     return Fitted(factors, history, _report(task, schedule, penalty, choice.trials)), grid
 

@@ -42,7 +42,9 @@ class Epoch:
     validation_loss : float
         NaN without validation entries.
     n_epochs : int
-        Planned in all.
+        Planned in all; it may end before, where validation entries say so.
+    n_entries : int
+        That it visited.
     trial : int
         Which trial it belongs to, counted from 1; 0 for the fit whose factors are the model.
     """
@@ -52,7 +54,8 @@ class Epoch:
     learning_rate: float
     train_loss: float
     validation_loss: float
-    n_epochs: int = 0
+    n_epochs: int
+    n_entries: int
     trial: int = 0
 
 

@@ -172,7 +172,8 @@ def _descend(grid: Sweepable, run: Run, progress: Progress) -> Factors:
             break
         validation_loss = compute_loss(progress.factors, held, run.place, static) if held is not None else float("nan")
         seconds = run.journal.seconds_before + time.perf_counter() - run.started
-        progress.add(Epoch(progress.epoch + 1, seconds, rate, train_loss, validation_loss, n_epochs, run.trial))
+        where = (n_epochs, grid.n_entries, run.trial)
+        progress.add(Epoch(progress.epoch + 1, seconds, rate, train_loss, validation_loss, *where))
         judged = train_loss if held is None else max(train_loss, validation_loss)
         if not judged - run.baseline < (_EXPLODED - 1) * (abs(run.baseline) or 1.0):  # also when it is NaN
             raise _Diverged

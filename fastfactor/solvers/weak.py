@@ -180,7 +180,8 @@ class Alternation:
                 journal.stop()
                 break
             seconds = journal.seconds_before + time.perf_counter() - self.task.started
-            progress.add(Epoch(progress.epoch + 1, seconds, np.nan, loss, np.nan, n_epochs, trial))
+            where = (n_epochs, self.positives.n_entries, trial)
+            progress.add(Epoch(progress.epoch + 1, seconds, np.nan, loss, np.nan, *where))
             journal.note(progress)
         return progress.factors, progress.history
 

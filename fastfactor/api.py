@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
@@ -67,7 +68,8 @@ def fit(
     ----------
     X : array, scipy.sparse matrix or array, (rows, cols, values), or what `fastfactor.io` returns
         Shape (n_rows, n_cols); rows are samples. Real or complex numbers; never changed. Ids that were read go
-        along with the model. A grid on disk (`fastfactor.io.build_grid`) gives the same model in little memory.
+        along with the model. A grid on disk (`fastfactor.io.build_grid`) gives the same model in little memory. Dask
+        collections go to `fastfactor.dask.fit`.
     rank : int
         Columns of U and V, at least 1.
     unobserved : {"missing", "zero", "weak"}
@@ -173,6 +175,8 @@ def fit(
     >>> bool(abs(model.predict(3, 4) - 4.0) < 0.5)
     True
     """
+    if type(X).__module__.partition(".")[0] == "dask":
+        return _fit_on_cluster(X, locals())
     given = {**locals(), "the version of fastfactor": __version__}
     check_choice(unobserved, "unobserved", UNOBSERVED)
     refuse_unbuilt(posterior_samples=(posterior_samples, 0))
@@ -218,3 +222,14 @@ def fit(
         model = solve(Journal()) if checkpoint is None else Checkpoint.of(checkpoint, given).run(solve)
     log.info("fit of %d x %d at rank %d ended after %d epochs", *model.shape, rank, len(model.history["epoch"]))
     return replace(model, row_labels=X.row_labels, col_labels=X.col_labels) if isinstance(X, Labelled) else model
+
+
+def _fit_on_cluster(X: Any, given: dict[str, Any]) -> Factorization:
+    """Hand a Dask collection on to `fastfactor.dask.fit`, which has fewer options."""
+    from fastfactor import dask
+
+    known = inspect.signature(dask.fit).parameters
+    for name, parameter in inspect.signature(fit).parameters.items():
+        if name not in known and given[name] is not parameter.default and given[name] != parameter.default:
+            raise ValueError(f"{name} is not available where X is a Dask collection, got {given[name]!r}")
+    return dask.fit(**{name: given[name] for name in known if name in given})

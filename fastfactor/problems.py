@@ -202,11 +202,16 @@ def _standardise(X: Observations, options: Options, computed: np.dtype[Any], wei
         labels = check_domain(find_traits(options.loss).domain, values, locate_in(X))
         values = values if weights is None else values[weights > 0]
         return standardise(options.loss, values, _is_centred(options), labels)
+    return standardise_moments(X.mean, X.std, options, computed)
+
+
+def standardise_moments(mean: Any, std: float, options: Options, computed: np.dtype[Any]) -> Standard:
+    """Return the units of a fit by the squared loss of values with this mean and standard deviation."""
     centred = _is_centred(options)
-    shift = X.mean if centred else 0.0
-    scale = (X.std if centred else float(np.hypot(X.std, abs(X.mean)))) or 1.0
+    shift = mean if centred else 0.0
+    scale = (std if centred else float(np.hypot(std, abs(mean)))) or 1.0
     _check_range_of(computed, shift, scale)
-    return Standard.of_moments(shift, scale, X.mean)
+    return Standard.of_moments(shift, scale, mean)
 
 
 def _check_range_of(dtype: np.dtype[Any], shift: Any, scale: float) -> None:

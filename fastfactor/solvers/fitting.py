@@ -276,11 +276,34 @@ def fit_observed(
             X, shift=shift, scale=scale, dtype=task.dtype, seed=options.seed, held_share=held_share, weights=weights
         )
 
+    given = task.penalty()
+    penalise: Penalise = Frequencies.of(X).weigh if given is None else lambda mean, grid: order_penalty(given, grid)
+    return choose_and_fit(layout, penalise, X.n_entries, validation, options, task)
+
+
+def choose_and_fit(
+    layout: Callable[[float], Any],
+    penalise: Penalise,
+    n_entries: int,
+    validation: Any,
+    options: Options,
+    task: Task,
+) -> tuple[Fitted, Any]:
+    """Fit entries wherever they are; see `fit_observed`.
+
+    Parameters
+    ----------
+    layout : callable
+        From the share of the entries to hold out to a grid.
+    penalise : callable
+        From the mean penalty and a grid to the penalties of its rows and columns.
+    n_entries : int
+        Of the matrix.
+    """
     trials: _Trials | None = None
     given, choice = task.penalty(), Choice(n_epochs=options.max_epochs or AUTO_EPOCHS)
-    penalise: Penalise = Frequencies.of(X).weigh if given is None else lambda mean, grid: order_penalty(given, grid)
     undecided = given is None or options.max_epochs is None
-    if validation is None and undecided and X.n_entries * HELD_SHARE >= MIN_HELD:
+    if validation is None and undecided and n_entries * HELD_SHARE >= MIN_HELD:
         grid = layout(HELD_SHARE)
         trials = _Trials(task, grid, penalise)
         try:
@@ -291,9 +314,9 @@ def fit_observed(
         trials.grid = None
         del grid  # its memory is needed for the next one
     grid = layout(validation if isinstance(validation, float) else 0.0)
-    if isinstance(validation, float) and not 0 < grid.n_entries < X.n_entries:
+    if isinstance(validation, float) and not 0 < grid.n_entries < n_entries:
         raise ValueError(
-            f"validation={validation} holds out {len(grid.held.rows)} of the {X.n_entries} entries of X: there must be "
+            f"validation={validation} holds out {len(grid.held.rows)} of the {n_entries} entries of X: there must be "
             "some on both sides"
         )
     held = grid.held if isinstance(validation, float) else validation(grid) if callable(validation) else None

@@ -52,7 +52,7 @@ _HOMES = {
 }
 
 
-_MODULES = {"io", "metrics", "model_selection"}
+_MODULES = {"dask", "io", "metrics", "model_selection"}
 
 
 def __getattr__(name: str) -> Any:

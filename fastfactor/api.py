@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
+from fastfactor import __version__
+from fastfactor.checkpoint import Checkpoint
 from fastfactor.matrix.inputs import without_ids
 from fastfactor.matrix.labelled import Labelled, StoredGrid
 from fastfactor.model import Factorization
 from fastfactor.options import (
     UNOBSERVED,
     check_choice,
+    check_flag,
     check_memory,
     check_options,
     check_stored,
@@ -20,6 +24,8 @@ from fastfactor.options import (
     refuse_unbuilt,
 )
 from fastfactor.problems import fit_missing, fit_positives, fit_zero
+from fastfactor.progress import Display
+from fastfactor.solvers.journal import Journal, log
 from fastfactor.starting import check_init
 from fastfactor.threads import using_threads
 
@@ -34,7 +40,7 @@ def fit(
     l1_regularization: Any = 0.0,
     biases: bool | str = "auto",
     nonnegative: Any = False,
-    learning_rate: float | str = "auto",
+    learning_rate: Any = "auto",
     max_epochs: int | None = None,
     validation: Any = None,
     sample_weight: Any = None,
@@ -62,7 +68,8 @@ def fit(
     ----------
     X : array, scipy.sparse matrix or array, (rows, cols, values), or what `fastfactor.io` returns
         Shape (n_rows, n_cols); rows are samples. Real or complex numbers; never changed. Ids that were read go
-        along with the model. A grid on disk (`fastfactor.io.build_grid`) gives the same model in little memory.
+        along with the model. A grid on disk (`fastfactor.io.build_grid`) gives the same model in little memory. Dask
+        collections go to `fastfactor.dask.fit`.
     rank : int
         Columns of U and V, at least 1.
     unobserved : {"missing", "zero", "weak"}
@@ -86,9 +93,10 @@ def fit(
         Fit mean + row offset + column offset beside U V^H; "auto" does for "missing", unless `nonnegative`.
     nonnegative : bool or (bool, bool)
         Keep the factors (and biases) of rows and of columns at 0 or above. Values are not shifted by their mean then.
-    learning_rate : float or "auto"
-        Step of the first epoch, in reciprocal units of the values; it falls to zero over the epochs, as a square. Where
-        a fit diverges it starts again with half the step.
+    learning_rate : float, (rows, columns) or "auto"
+        Step of the first epoch, in reciprocal units of the values; it falls to zero over the epochs, as a cube. Where
+        a fit diverges it starts again with half the step. A pair holds the steps of rows and of columns, each a number
+        or an array of one for each; smaller ones for frequent rows let the rare ones learn faster.
     max_epochs : int, optional
         Sweeps over the entries that the step size is planned for. By default 40 (more where "zero" needs them), or
         fewer where held-out entries got worse again.
@@ -123,9 +131,20 @@ def fit(
         Bytes, or text like "400MB", that the fit may take beyond what the process has. What it will take is known from
         the sizes; where that is more, nothing is begun. Compiled code is not counted.
     callback : callable, optional
-        Called after each epoch of the final fit with an object that has the attributes epoch, seconds, learning_rate,
-        train_loss and validation_loss (for standardised values); a true answer ends the fit.
-    posterior_samples, progress, checkpoint
+        Called after each epoch of the final fit with an object that has the attributes epoch, n_epochs, n_entries,
+        seconds, learning_rate, train_loss and validation_loss (for standardised values); a true answer ends the fit.
+        Where its attribute `hears_trials` is true, it is also called in the fits that choose penalties, whose number
+        is then in `trial` (0 in the final fit), and ends the whole fit with the best of these.
+    checkpoint : path, optional
+        A folder that keeps what the fit has reached, every few seconds, in the end the model. The same call with the
+        same folder goes on from there, after a crash or a kill at any moment, and gives the bits that it would have
+        given; once the fit has ended it returns the model at once. A fit that `max_seconds` or `callback` ended goes on
+        too (with `max_seconds` more), and asks `callback` about the last epoch again. A folder of another fit is
+        refused with what differs.
+    progress : bool, optional
+        Show how far the fit is, on stderr: a bar on a terminal (package rich), else a line each second. (The logger
+        "fastfactor" tells at level INFO what was tried, and when the step was halved.)
+    posterior_samples
         Not available yet; anything but the default raises NotImplementedError.
 
     Returns
@@ -140,6 +159,8 @@ def fit(
         If the fit would take more than `max_memory`; the message says how much.
     DivergenceError
         If the fit diverges even with the step halved eight times.
+    OSError
+        If the checkpoint cannot be written; what it kept before is still there.
 
     References
     ----------
@@ -155,12 +176,12 @@ def fit(
     >>> bool(abs(model.predict(3, 4) - 4.0) < 0.5)
     True
     """
+    if type(X).__module__.partition(".")[0] == "dask":
+        return _fit_on_cluster(X, locals())
+    given = {**locals(), "the version of fastfactor": __version__}
     check_choice(unobserved, "unobserved", UNOBSERVED)
-    refuse_unbuilt(
-        posterior_samples=(posterior_samples, 0),
-        progress=(progress, None),
-        checkpoint=(checkpoint, None),
-    )
+    refuse_unbuilt(posterior_samples=(posterior_samples, 0))
+    display = Display(callback, max_seconds, is_quiet=not check_flag(progress, "progress"))
     options = check_options(
         rank,
         unobserved,
@@ -175,6 +196,8 @@ def fit(
         seed,
         callback,
     )
+    if not display.is_quiet:
+        options = replace(options, callback=display)
     check_init(init, options, X)
     others = check_weight(unobserved_weight, unobserved)
     if isinstance(X, StoredGrid):
@@ -183,15 +206,31 @@ def fit(
     if unobserved == "weak":
         refuse_unbuilt(max_memory=(max_memory, None))
         check_weak(options, learning_rate, validation)
-    with using_threads(n_threads):
+    refuse_unbuilt(sample_weight=(sample_weight if unobserved == "zero" else None, None))
+    matrix, shape = without_ids(X, shape)
+
+    def solve(journal: Journal) -> Factorization:
         if unobserved == "zero":
-            refuse_unbuilt(sample_weight=(sample_weight, None))
-            model = fit_zero(X, validation, shape, duplicates, dtype, options, init, limit)
-        elif unobserved == "weak":
-            matrix, shape = without_ids(X, shape)
+            return fit_zero(X, validation, shape, duplicates, dtype, options, init, journal, limit)
+        if unobserved == "weak":
             search = validation is None
-            model = fit_positives(matrix, shape, duplicates, dtype, options, sample_weight, others, init, search)
-        else:
-            matrix, shape = without_ids(X, shape)
-            model = fit_missing(matrix, validation, shape, duplicates, dtype, options, sample_weight, init, limit)
+            return fit_positives(
+                matrix, shape, duplicates, dtype, options, sample_weight, others, init, search, journal
+            )
+        return fit_missing(matrix, validation, shape, duplicates, dtype, options, sample_weight, init, journal, limit)
+
+    with using_threads(n_threads), display:
+        model = solve(Journal()) if checkpoint is None else Checkpoint.of(checkpoint, given).run(solve)
+    log.info("fit of %d x %d at rank %d ended after %d epochs", *model.shape, rank, len(model.history["epoch"]))
     return replace(model, row_labels=X.row_labels, col_labels=X.col_labels) if isinstance(X, Labelled) else model
+
+
+def _fit_on_cluster(X: Any, given: dict[str, Any]) -> Factorization:
+    """Hand a Dask collection on to `fastfactor.dask.fit`, which has fewer options."""
+    from fastfactor import dask
+
+    known = inspect.signature(dask.fit).parameters
+    for name, parameter in inspect.signature(fit).parameters.items():
+        if name not in known and given[name] is not parameter.default and given[name] != parameter.default:
+            raise ValueError(f"{name} is not available where X is a Dask collection, got {given[name]!r}")
+    return dask.fit(**{name: given[name] for name in known if name in given})

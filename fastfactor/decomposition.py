@@ -13,7 +13,9 @@ from numpy.typing import DTypeLike, NDArray
 from fastfactor.exceptions import ConvergenceWarning
 from fastfactor.matrix.centring import Centred, centre_columns
 from fastfactor.matrix.inputs import is_sparse
+from fastfactor.matrix.labelled import as_stored
 from fastfactor.matrix.operators import BLOCK, check_matrix, frobenius_norm, is_dense
+from fastfactor.matrix.streaming import is_stream, measure_stream
 from fastfactor.options import check_integer
 from fastfactor.results import PCAResult, SVDResult
 from fastfactor.solvers.dispatch import Decomposition, decompose, decompose_operand
@@ -117,7 +119,7 @@ def svds(
     which = check_options(tol, which, maxiter, return_singular_vectors)
     first = check_start(v0, A, solver)
     generator = as_generator(rng, random_state)
-    real = _precision(A.dtype, None)
+    real = choose_precision(A.dtype, None)
     bound = min(max(float(tol), DEFAULT_TOL[real.char]), LOOSEST_TOL)
     passes = MAX_PASSES if maxiter is None else int(maxiter) * (basis_size(k) // BLOCK)
     found = decompose(A, Search(k, bound, passes, which == "LM", count_threads(n_threads)), generator, first)
@@ -128,6 +130,7 @@ def svds(
 
 def _as_matrix(A: Any) -> Any:
     """Return A, lists and ``numpy.matrix`` as arrays, once it is known to be a matrix of numbers."""
+    A = as_stored(A)
     if isinstance(A, np.matrix):
         A = np.asarray(A)
     check_matrix(A)
@@ -143,7 +146,7 @@ def _as_scipy_returns(found: Decomposition, which_vectors: bool | str, real: np.
     return u, s[::-1].copy(), Vt[::-1] if which_vectors in (True, "vh") else None
 
 
-def _precision(own: np.dtype[Any], dtype: DTypeLike | None) -> np.dtype[Any]:
+def choose_precision(own: np.dtype[Any], dtype: DTypeLike | None) -> np.dtype[Any]:
     """Return float32 or float64: what `dtype` names, else what the matrix has.
 
     Raises
@@ -159,7 +162,7 @@ def _precision(own: np.dtype[Any], dtype: DTypeLike | None) -> np.dtype[Any]:
     return real
 
 
-def _as_search(
+def as_search(
     A: Any, k: int, real: np.dtype[Any], tol: float | None, max_passes: int | None, n_threads: int | None
 ) -> Search:
     """Check what `svd` and `pca` are asked.
@@ -210,8 +213,9 @@ def svd(
 
     Parameters
     ----------
-    A : array_like, sparse matrix or array, or LinearOperator, of shape (n_rows, n_cols)
-        float32, float64, complex64 or complex128; integers are cast to float64.
+    A : array_like, sparse matrix or array, LinearOperator, or what `fastfactor.io` reads, of shape (n_rows, n_cols)
+        float32, float64, complex64 or complex128; integers are cast to float64. CSR and CSC arrays that are mapped
+        from files (`numpy.memmap`) are read piece by piece, once a pass.
     k : int
         Number of triplets, at most ``min(A.shape)``.
     tol : float or None
@@ -253,10 +257,11 @@ def svd(
     ([4.0, 3.0], True)
     """
     A = _as_matrix(A)
-    real = _precision(A.dtype, dtype)
-    search = _as_search(A, k, real, tol, max_passes, n_threads)
+    real = choose_precision(A.dtype, dtype)
+    search = as_search(A, k, real, tol, max_passes, n_threads)
     found = decompose(A, search, np.random.default_rng(seed))
-    return SVDResult(**_certify(found, search, real), frobenius_norm=frobenius_norm(A))
+    norm = measure_stream(A) if is_stream(A) else frobenius_norm(A)
+    return SVDResult(**certify(found, search, real), frobenius_norm=norm)
 
 
 def _cast(found: Decomposition, real: np.dtype[Any]) -> tuple[Array, Array, Array]:
@@ -265,7 +270,7 @@ def _cast(found: Decomposition, real: np.dtype[Any]) -> tuple[Array, Array, Arra
     return found.U.astype(dtype, copy=False), found.s.astype(real, copy=False), found.Vh.astype(dtype, copy=False)
 
 
-def _certify(found: Decomposition, search: Search, real: np.dtype[Any]) -> dict[str, Any]:
+def certify(found: Decomposition, search: Search, real: np.dtype[Any]) -> dict[str, Any]:
     """Return what `svd` and `pca` both report: the triplets and how good they are; warn where they fall short."""
     U, s, Vt = _cast(found, real)
     converged = _warn_when_short(found, search)
@@ -295,7 +300,7 @@ def pca(
 
     Parameters
     ----------
-    X : array_like, or sparse matrix or array, of shape (n_rows, n_cols)
+    X : array_like, sparse matrix or array, or what `fastfactor.io` reads, of shape (n_rows, n_cols)
         Rows are samples. What is not stored is 0.
     k : int
         Number of components.
@@ -338,14 +343,14 @@ def pca(
     X = _as_matrix(X)
     if not (is_sparse(X) or is_dense(X)):
         raise TypeError(f"X must be an array or a sparse matrix, got {type(X).__name__}")
-    real = _precision(X.dtype, dtype)
-    search = _as_search(X, k, real, tol, max_passes, n_threads)
+    real = choose_precision(X.dtype, dtype)
+    search = as_search(X, k, real, tol, max_passes, n_threads)
     centred: Centred = centre_columns(X, center, scale, search.n_threads, needs_dense=search.k == min(X.shape))
     rng = np.random.default_rng(seed)
     if centred.dense is not None:
         found = decompose(centred.dense, search, rng)
     else:
         found = decompose_operand(centred.operand(rng), X.shape[0] < X.shape[1], search, rng)
-    certified = _certify(found, search, real)
+    certified = certify(found, search, real)
     mean = centred.mean.astype(certified["U"].dtype)
     return PCAResult(**certified, frobenius_norm=centred.norm, mean=mean, scale=centred.scale)

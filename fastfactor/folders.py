@@ -74,12 +74,14 @@ def replace_content(
     """
     present = {name for name in os.listdir(folder) if CONTENT.fullmatch(name)}
     stored: dict[str, StoredArray] = {}
-    replaced = False
+    manifest = b""
     try:
         write_arrays(stored)
-        _replace_file(folder, MANIFEST, dump_manifest(fields, stored, kind))
-        replaced = True
+        manifest = dump_manifest(fields, stored, kind)
+        _replace_file(folder, MANIFEST, manifest)
     finally:
+        # Ctrl-C may come when the manifest has just been replaced: only the folder knows.
+        replaced = bool(manifest) and (folder / MANIFEST).exists() and (folder / MANIFEST).read_bytes() == manifest
         # Readers may have the old files open, or mapped, and keep what they have; those who come too late try again.
         kept = {entry.file for entry in stored.values()} if replaced else present
         for name in os.listdir(folder):

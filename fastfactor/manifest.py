@@ -47,6 +47,7 @@ class Kind:
 
 MODEL = Kind("fastfactor-model", 1, "model")
 GRID = Kind("fastfactor-grid", 1, "grid")
+CHECKPOINT = Kind("fastfactor-checkpoint", 1, "checkpoint")
 
 
 @dataclass(frozen=True)

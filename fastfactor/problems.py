@@ -19,9 +19,10 @@ from fastfactor.matrix.positives import as_positives, store_rows
 from fastfactor.matrix.sizes import measure
 from fastfactor.matrix.weights import as_weights, weigh_moments
 from fastfactor.model import Factorization
-from fastfactor.options import Options, check_dtype, check_penalty_lengths, check_real, refuse_beyond
+from fastfactor.options import Options, check_dtype, check_lengths, check_real, refuse_beyond
 from fastfactor.solvers.budget import Planned, predict_dense_memory, predict_memory
-from fastfactor.solvers.fitting import Fitted, Task, fit_dense, fit_observed
+from fastfactor.solvers.fitting import Fitted, Task, fit_dense, fit_observed, may_stop
+from fastfactor.solvers.journal import Journal
 from fastfactor.solvers.recipe import Recipe
 from fastfactor.solvers.schedule import count_epochs_of_all
 from fastfactor.solvers.standard import Standard, standardise
@@ -39,6 +40,7 @@ def fit_zero(
     dtype: Any,
     options: Any,
     init: Factorization | None,
+    journal: Journal | None = None,
     limit: float = np.inf,
 ) -> Factorization:
     """Fit every entry, what is not stored being 0; refuse to take more than `limit` bytes."""
@@ -68,8 +70,8 @@ def fit_zero(
     else:
         labels = check_domain(find_traits(options.loss).domain, A.ravel(), lambda i: divmod(i, A.shape[1]))
         standard = standardise(options.loss, A.ravel(), _is_centred(options), labels)
-    check_penalty_lengths(options.penalty, A.shape)
-    task = Task.of(options, computed, standard, as_start(init, A.shape, computed))
+    check_lengths(options, A.shape)
+    task = Task.of(options, computed, standard, as_start(init, A.shape, computed), journal)
     real = A.real.dtype.type
     shift, scale = standard.labels
     A = A / real(scale) if shift == 0 else (A - real(shift)) / real(scale)
@@ -87,13 +89,14 @@ def fit_missing(
     options: Any,
     sample_weight: Any,
     init: Factorization | None,
+    journal: Journal | None = None,
     limit: float = np.inf,
 ) -> Factorization:
     """Fit the stored entries; refuse to take more than `limit` bytes."""
     if limit < np.inf:
         _check_room(limit, X, validation, shape, dtype, options, sample_weight is not None, init is not None)
     observed = as_observations(X, shape=shape, duplicates=duplicates)
-    check_penalty_lengths(options.penalty, observed.shape)
+    check_lengths(options, observed.shape)
     computed = check_dtype(dtype, observed.data.dtype, np.float32)
     _check_real_only(options, computed)
     if observed.std == 0:
@@ -111,7 +114,7 @@ def fit_missing(
     if weights is not None:
         standard = standard.weighted(mean_weight)
         weights = weights / mean_weight
-    task = Task.of(options, computed, standard, as_start(init, observed.shape, computed))
+    task = Task.of(options, computed, standard, as_start(init, observed.shape, computed), journal)
     fitted, grid = fit_observed(observed, _check_validation(validation, observed, task), options, task, weights)
     penalty = fitted.selection["regularization"]
     described = Recipe.of("missing", options, standard, penalty, weight=mean_weight)
@@ -130,13 +133,15 @@ def fit_positives(
     others: float | None,
     init: Factorization | None,
     search: bool,
+    journal: Journal | None = None,
 ) -> Factorization:
     """Fit positives, and zeros of small weight."""
     observed = as_positives(X, shape, duplicates)
-    check_penalty_lengths(options.penalty, observed.shape)
+    check_lengths(options, observed.shape)
     computed = check_dtype(dtype, observed.data.dtype, np.float32)
     weights = None if sample_weight is None else as_weights(sample_weight, X, observed)
-    task = Task.of(options, computed, Standard.of_moments(0.0, 1.0, 1.0), as_start(init, observed.shape, computed))
+    start = as_start(init, observed.shape, computed)
+    task = Task.of(options, computed, Standard.of_moments(0.0, 1.0, 1.0), start, journal)
     ones = np.ones(observed.n_entries)
     positives = Positives.of(store_rows(observed.indptr, observed.indices, ones, weights, computed), observed.shape[1])
     fitted = fit_weak(positives, others, task, search=search)
@@ -168,6 +173,7 @@ def _check_room(
         options.loss != "squared",
         warm,
         not (is_usual and size.on_disk and X.observations.suits(computed, options.seed)),
+        may_stop(options),
     )
     needed = predict_memory(size, planned)
     advice = ""
@@ -196,11 +202,16 @@ def _standardise(X: Observations, options: Options, computed: np.dtype[Any], wei
         labels = check_domain(find_traits(options.loss).domain, values, locate_in(X))
         values = values if weights is None else values[weights > 0]
         return standardise(options.loss, values, _is_centred(options), labels)
+    return standardise_moments(X.mean, X.std, options, computed)
+
+
+def standardise_moments(mean: Any, std: float, options: Options, computed: np.dtype[Any]) -> Standard:
+    """Return the units of a fit by the squared loss of values with this mean and standard deviation."""
     centred = _is_centred(options)
-    shift = X.mean if centred else 0.0
-    scale = (X.std if centred else float(np.hypot(X.std, abs(X.mean)))) or 1.0
+    shift = mean if centred else 0.0
+    scale = (std if centred else float(np.hypot(std, abs(mean)))) or 1.0
     _check_range_of(computed, shift, scale)
-    return Standard.of_moments(shift, scale, X.mean)
+    return Standard.of_moments(shift, scale, mean)
 
 
 def _check_range_of(dtype: np.dtype[Any], shift: Any, scale: float) -> None:

@@ -115,8 +115,8 @@ TABLE = [
     ({"init": (np.ones((2, 2)), np.ones((3, 2)))}, TypeError, ["init", "tuple"]),
     ({"posterior_samples": 5}, NotImplementedError, ["posterior_samples"]),
     ({"max_memory": "much"}, ValueError, ["max_memory", "much"]),
-    ({"progress": True}, NotImplementedError, ["progress"]),
-    ({"checkpoint": "a.ckpt"}, NotImplementedError, ["checkpoint"]),
+    ({"progress": "bar"}, TypeError, ["progress", "'bar'"]),
+    ({"checkpoint": 3}, TypeError, ["checkpoint", "3"]),
     # X: dense
     ({"X": None}, (TypeError, ValueError), ["X"]),
     ({"X": np.ones(3)}, ValueError, ["X", "2-D", "(3,)"]),

@@ -287,9 +287,9 @@ def test_a_signal_without_a_model(call, folder, tmp_path, monkeypatch, signum):
 
 def test_a_second_signal_does_not_wait():
     with Stopping() as stopping:
-        assert not stopping.check()
+        assert not stopping()
         os.kill(os.getpid(), signal.SIGTERM)
-        assert stopping.check()
+        assert stopping()
         with pytest.raises(Interrupted):
             os.kill(os.getpid(), signal.SIGTERM)
 
@@ -324,6 +324,74 @@ def test_a_signal_saves_the_model_so_far(folder, tmp_path, signum):
     model = ff.load(tmp_path / "m", verify=True)
     assert 0 < result["epochs"] == len(model.history["epoch"]) < 10_000_000
     assert np.isfinite(model.U).all()
+
+
+@pytest.mark.parametrize("unobserved", ["missing", "weak"])
+def test_a_signal_while_penalties_are_tried_saves_the_best_model(call, folder, tmp_path, monkeypatch, unobserved):
+    """The signal comes in the second epoch of the third trial, or of the first."""
+
+    class Signalled(Stopping):
+        def __call__(self, epoch):
+            answer = super().__call__(epoch)
+            if (epoch.trial, epoch.epoch) == (1 if unobserved == "weak" else 3, 2):
+                os.kill(os.getpid(), signal.SIGTERM)
+            return answer
+
+    monkeypatch.setattr("fastfactor.cli.training.Stopping", Signalled)
+    train = folder / "train.parquet"
+    if unobserved == "weak":
+        train = tmp_path / "positives.parquet"
+        rows, cols = np.nonzero(np.random.default_rng(0).random((60, 40)) < 0.3)
+        pq.write_table(pa.table({"row": rows, "col": cols, "value": np.ones(len(rows))}), train)
+    options = ["--rank", 3, "--max-epochs", 12, "--unobserved", unobserved, "--json"]
+    code, result, err = call("fit", train, tmp_path / "m", *options, "--checkpoint", tmp_path / "kept")
+    assert code == Code.STOPPED
+    assert result["stopped"]
+    model = ff.load(tmp_path / "m", verify=True)
+    if unobserved == "missing":
+        trials = model.selection["trials"]
+        best = min(trial["validation_loss"] for trial in trials)
+        assert len(trials) == 2
+        assert model.selection["from_trial"]
+        assert model.history["validation_loss"].min() <= best * (1 + 1e-9)
+    assert "trial 1, epoch 1/" in err
+    monkeypatch.undo()
+    code, result, _ = call("fit", train, tmp_path / "m", *options, "--checkpoint", tmp_path / "kept")
+    assert code == 0
+    again = ff.load(tmp_path / "m")
+    expected = ff.fit(ff.io.read(train), 3, max_epochs=12, unobserved=unobserved)
+    assert again.U.tobytes() == expected.U.tobytes()
+    np.testing.assert_equal(again.selection, expected.selection)
+
+
+def test_a_signal_early_in_the_last_fit_saves_the_best_trial(call, folder, tmp_path, monkeypatch):
+    class Signalled(Stopping):
+        def __call__(self, epoch):
+            if epoch.trial == 0:
+                os.kill(os.getpid(), signal.SIGINT)
+            return super().__call__(epoch)
+
+    monkeypatch.setattr("fastfactor.cli.training.Stopping", Signalled)
+    code, _, _ = call("fit", folder / "train.parquet", tmp_path / "m", "--rank", 3, "--max-epochs", 12, "--json")
+    model = ff.load(tmp_path / "m")
+    assert code == Code.STOPPED
+    assert model.selection["from_trial"]
+    assert len(model.history["epoch"]) > 5  # not the one epoch of the last fit
+    test = ff.io.read(folder / "test.parquet", like=model)
+    rows, cols, values = test.triplets
+    assert ff.metrics.rmse(values, model.predict(rows, cols)) < np.std(values)
+
+
+def test_a_checkpoint_that_cannot_be_written(call, folder, tmp_path):
+    arguments = ["fit", folder / "train.parquet", tmp_path / "m", *FIT, "--max-epochs", 2, "--checkpoint"]
+    code, _, err = call(*arguments, tmp_path / "m")
+    assert (code, "another folder" in err) == (Code.USAGE, True)
+    (tmp_path / "file").write_text("")
+    code, _, err = call(*arguments, tmp_path / "file" / "below")
+    assert (code, "checkpoint must be a folder" in err) == (Code.FAILED, True)
+    assert call(*arguments, tmp_path / "kept")[0] == 0
+    code, _, err = call(*arguments, tmp_path / "kept", "--seed", 4)
+    assert (code, "is of another fit: seed was 0, is 4" in err) == (Code.BAD_INPUT, True)
 
 
 def test_a_terminal_sees_a_bar(folder, tmp_path):

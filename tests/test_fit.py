@@ -262,6 +262,64 @@ def test_callback_sees_each_epoch_and_may_stop(ratings):
     assert all(e.train_loss > 0 and e.learning_rate > 0 and e.seconds > 0 for e in seen)
 
 
+def test_a_callback_that_hears_trials_ends_the_fit_with_the_best_of_them(ratings):
+    class Ends:
+        hears_trials = True
+
+        def __init__(self, trial, epoch):
+            self.last, self.seen = (trial, epoch), []
+
+        def __call__(self, epoch):
+            self.seen.append((epoch.trial, epoch.epoch))
+            return self.seen[-1] == self.last
+
+    whole = ff.fit(ratings, 8, max_epochs=6)
+    for ends in (Ends(1, 4), Ends(3, 1)):
+        model = ff.fit(ratings, 8, max_epochs=6, callback=ends)
+        assert ends.seen[-1] == ends.last
+        assert model.selection["trials"] == whole.selection["trials"][: ends.last[0] - 1]
+        assert model.selection["from_trial"]
+        rows, cols = ratings.nonzero()
+        assert ff.metrics.rmse(ratings[rows, cols], model.predict(rows, cols)) < ratings.data.std()
+    quiet = Ends(None, None)
+    assert bits(ff.fit(ratings, 8, max_epochs=6, callback=quiet)) == bits(whole)
+    assert {trial for trial, _ in quiet.seen} == {0, *range(1, len(whole.selection["trials"]) + 1)}
+
+
+def test_a_deadline_while_penalties_are_tried_leaves_the_best_trial(ratings, monkeypatch):
+    """The clock is replaced: each look at it is a second later."""
+    clock = iter(range(10**9))
+    monkeypatch.setattr("time.perf_counter", lambda: float(next(clock)))
+    model = ff.fit(ratings, 8, max_epochs=40, max_seconds=200)
+    assert model.selection["from_trial"]
+    assert len(model.history["epoch"]) == 40
+
+
+@pytest.mark.parametrize("arguments", [{"max_epochs": 4}, {"max_epochs": 2, "unobserved": "zero"}])
+def test_progress_and_log(ratings, capfd, caplog, arguments):
+    with caplog.at_level("INFO", logger="fastfactor"):
+        seen = []
+        model = ff.fit(ratings, 8, **arguments, progress=True, callback=lambda e: seen.append(e.trial))
+    n = arguments["max_epochs"]
+    assert seen == [0] * n
+    lines = capfd.readouterr().err.splitlines()
+    assert lines[-1].startswith(f"epoch {n}/{n}, loss ")
+    assert lines[-1].endswith(" M entries/s, 0 s left")
+    n_trials = len(model.selection["trials"])
+    assert sum(line.startswith("trial ") for line in caplog.messages) == n_trials
+    assert caplog.messages[-1] == f"fit of 60 x 40 at rank 8 ended after {n} epochs"
+    assert lines[0].startswith("trial 1, epoch 1/") == (n_trials > 0)
+    ff.fit(ratings, 8, **arguments)
+    assert capfd.readouterr().err == ""
+
+
+def test_halved_steps_are_logged(ratings, caplog):
+    with caplog.at_level("INFO", logger="fastfactor"):
+        model = ff.fit(ratings, 8, regularization=0.05, learning_rate=3.0, max_epochs=20, validation=False)
+    halved = [line for line in caplog.messages if "starting again with half the step" in line]
+    assert len(halved) == (model.history["epoch"] == 1).sum() - 1 > 0
+
+
 def test_callback_errors_reach_the_caller(ratings):
     with pytest.raises(KeyboardInterrupt):
         ff.fit(ratings, 8, callback=lambda e: (_ for _ in ()).throw(KeyboardInterrupt), **QUICK)

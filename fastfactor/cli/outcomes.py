@@ -34,13 +34,15 @@ class Failure(Exception):
 
 
 @contextlib.contextmanager
-def failing_with(code: Code) -> Iterator[None]:
-    """Turn the errors that the library raises into a `Failure` with this code.
+def failing_with(code: Code, but: tuple[type[BaseException], ...] | type[BaseException] = ()) -> Iterator[None]:
+    """Turn the errors that the library raises, `but` these, into a `Failure` with this code.
 
     What is no error of the caller's (a bug) keeps its traceback.
     """
     try:
         yield
+    except but:
+        raise
     except KeyError as error:  # its str is a repr
         raise Failure(code, str(error.args[0])) from error
     except (ValueError, TypeError, IndexError, OSError, ImportError, MemoryError) as error:

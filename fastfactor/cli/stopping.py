@@ -21,17 +21,23 @@ class Interrupted(BaseException):
 class Stopping:
     """While it is entered, the first signal asks for the end, and is obeyed once there is a model to save.
 
+    It is a callback for `fit`, which is asked after each epoch, those of trials too.
+
     Attributes
     ----------
     signum : int or None
         The signal that asked.
     has_model : bool
-        Whether an epoch of the fit whose model is kept has ended. Before that a signal raises `Interrupted`.
+        Whether an epoch has ended. Before that a signal raises `Interrupted`.
+    was_obeyed : bool
+        Whether the fit was told to end.
     """
+
+    hears_trials = True
 
     def __init__(self) -> None:
         self.signum: int | None = None
-        self.has_model = False
+        self.has_model = self.was_obeyed = False
         self._before: dict[int, Any] = {}
 
     def __enter__(self) -> Stopping:
@@ -48,7 +54,8 @@ class Stopping:
             raise Interrupted(signum)
         self.signum = signum
 
-    def check(self) -> bool:
-        """Whether to end now; called after each epoch."""
+    def __call__(self, epoch: Any = None) -> bool:
+        """Whether to end now."""
         self.has_model = True
-        return self.signum is not None
+        self.was_obeyed = self.was_obeyed or self.signum is not None
+        return self.was_obeyed

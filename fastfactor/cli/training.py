@@ -12,9 +12,14 @@ import numpy as np
 
 from fastfactor.cli import inputs
 from fastfactor.cli.outcomes import Code, Failure, Talk, failing_with
-from fastfactor.cli.progress import Progress
 from fastfactor.cli.stopping import Stopping
+from fastfactor.progress import Display
 
+# Options that go to the library's fit as they are.
+GIVEN = (
+    *("rank", "unobserved", "loss", "regularization", "learning_rate", "nonnegative", "max_epochs", "duplicates"),
+    *("unobserved_weight", "dtype", "max_seconds", "max_memory", "seed", "checkpoint"),
+)
 LOSSES = ("squared", "absolute", "huber", "logistic", "poisson")
 
 
@@ -40,7 +45,8 @@ class Number(click.ParamType[Any]):
 @inputs.input_argument
 @click.argument("model", type=click.Path(file_okay=False, path_type=Path))
 @click.option("--rank", type=click.IntRange(min=1), default=32, show_default=True, help="Columns of the factors.")
-@click.option("--unobserved", type=click.Choice(["missing", "zero"]), default="missing", show_default=True)
+@click.option("--unobserved", type=click.Choice(["missing", "zero", "weak"]), default="missing", show_default=True)
+@click.option("--unobserved-weight", type=click.FloatRange(min=0, min_open=True), help="Of each zero, for 'weak'.")
 @click.option("--loss", type=click.Choice(LOSSES), default="squared", show_default=True)
 @click.option("--regularization", type=Number("auto"), default="auto", show_default=True, help="Penalty per entry.")
 @click.option("--learning-rate", type=Number("auto"), default="auto", show_default=True)
@@ -55,6 +61,11 @@ class Number(click.ParamType[Any]):
 @click.option("--init", type=click.Path(exists=True, file_okay=False, path_type=Path), help="A model to start from.")
 @click.option("--max-seconds", type=click.FloatRange(min=0, min_open=True), help="Stop the fit after about this time.")
 @click.option("--max-memory", help="Refuse a fit that would take more, as in 400MB.")
+@click.option(
+    "--checkpoint",
+    type=click.Path(file_okay=False, path_type=Path),
+    help="A folder that keeps what the fit has reached: after a crash or a signal the same command goes on from there.",
+)
 @inputs.threading
 @inputs.seeding
 @inputs.reading
@@ -62,9 +73,11 @@ class Number(click.ParamType[Any]):
 def fit(inputs_: Sequence[Path], model: Path, as_json: bool, quiet: bool, **options: Any) -> int:
     """Fit a model to INPUT (a table of row id, column id, value, or a matrix file) and save it to the folder MODEL.
 
-    On SIGINT or SIGTERM the fit ends after the running epoch, and the model so far is saved.
+    On SIGINT or SIGTERM the fit ends after the running epoch, and the best model so far is saved.
     """
     talk = Talk(as_json, quiet)
+    if options["checkpoint"] is not None and options["checkpoint"].resolve() == model.resolve():
+        raise Failure(Code.USAGE, f"--checkpoint must be another folder than the model's, {model}")
     init = None if options["init"] is None else inputs.load(options["init"])
     started = time.perf_counter()
     has_ids = init is not None and init.row_labels is not None
@@ -101,32 +114,23 @@ def _fit(X: Any, init: Any, options: dict[str, Any], talk: Talk, stopping: Stopp
     from fastfactor.api import fit as fit_model
     from fastfactor.exceptions import DivergenceError
 
-    n_entries = X.shape[0] * X.shape[1] if options["unobserved"] == "zero" else X.n_entries
-    was_stopped = False
-    given = ("rank", "unobserved", "loss", "regularization", "learning_rate", "nonnegative", "max_epochs", "duplicates")
-    chosen = {name: options[name] for name in (*given, "dtype", "max_seconds", "max_memory", "seed")}
-    with Progress(talk, n_entries, options["max_epochs"], options["max_seconds"]) as progress:
-
-        def callback(epoch: Any) -> bool:
-            nonlocal was_stopped
-            was_stopped = stopping.check()  # first, so that who sees an epoch can rely on a model
-            progress.show(epoch)
-            return was_stopped
-
+    with Display(stopping, options["max_seconds"], talk.log, talk.quiet) as display:
         try:
-            with failing_with(Code.BAD_INPUT):
+            with failing_with(Code.BAD_INPUT, but=OSError):
                 fitted = fit_model(
                     X,
-                    **chosen,
+                    **{name: options[name] for name in GIVEN},
                     biases="auto" if options["biases"] is None else options["biases"],
                     validation=False if options["validation"] == "none" else options["validation"],
                     init=init,
                     n_threads=options["threads"],
-                    callback=callback,
+                    callback=display,
                 )
         except DivergenceError as error:
             raise Failure(Code.DIVERGED, str(error)) from error
-    return fitted, was_stopped
+        except OSError as error:  # the checkpoint's
+            raise Failure(Code.FAILED, str(error)) from error
+    return fitted, stopping.was_obeyed
 
 
 @click.command()
@@ -144,10 +148,9 @@ def svd(inputs_: Sequence[Path], output: Path, k: int, as_json: bool, quiet: boo
 
     talk = Talk(as_json, quiet)
     X = inputs.read(inputs_, options)
-    matrix = X.to_csr() if isinstance(X.matrix, tuple) else X.matrix
     started = time.perf_counter()
     with failing_with(Code.BAD_INPUT):
-        result = decomposition.svd(matrix, k)
+        result = decomposition.svd(X, k)
     seconds = time.perf_counter() - started
     with failing_with(Code.FAILED):
         io.write_svd(output, result, X)

@@ -6,15 +6,16 @@ of two on the way, so that neither A^H A overflows nor underflows.
 
 from __future__ import annotations
 
+import functools
 from abc import ABC, abstractmethod
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
-import scipy.sparse as sp
 from numpy.typing import NDArray
 from scipy.sparse.linalg import LinearOperator, aslinearoperator
 
-from fastfactor.blas import aligned_empty, aligned_zeros, run_in_slices
+from fastfactor.blas import aligned_empty, aligned_zeros, pad, run_in_slices
 from fastfactor.kernels.gram import (
     DenseRows,
     SparseRows,
@@ -27,7 +28,8 @@ from fastfactor.kernels.gram import (
     multiply_sparse,
 )
 from fastfactor.kernels.simd import Spec, Static
-from fastfactor.matrix.inputs import is_sparse
+from fastfactor.matrix.inputs import check_structure, is_sparse
+from fastfactor.matrix.transposing import transpose_arrays
 from fastfactor.threads import launch
 
 BLOCK = 8  # columns that a pass works on
@@ -68,9 +70,14 @@ class Operand(ABC):
         G[0, : self.n] += self.adjoint(self.multiply(X[: self.n]))
 
     def triplets(self, V: Array, s: Array) -> tuple[Array, Array]:
-        """Return U = B V / s and B^H U; columns where s is zero come out as zeros."""
-        U = self.multiply(V) * invert(s)
-        return U, self.adjoint(U)
+        """Return U = B V / s and B^H U; columns where s is zero come out as zeros.
+
+        All three matrices have rows of zeros up to a multiple of four, and a multiple of BLOCK columns.
+        """
+        U, Z = np.zeros((pad(self.m, 4), V.shape[1]), V.dtype), np.zeros_like(V)
+        U[: self.m] = self.multiply(V[: self.n]) * invert(s)
+        Z[: self.n] = self.adjoint(U[: self.m])
+        return U, Z
 
     def certify(self, V: Array, U: Array, s: Array) -> tuple[Array, Array]:
         """Return the norms of the columns of B V - U s and of B^H U - V s, computed anew from B."""
@@ -89,23 +96,29 @@ def _norms(M: Array) -> Array:
 class SparseOperand(Operand):
     """Rows of a CSR matrix, walked by the fused kernels."""
 
-    def __init__(self, B: Any, scale: float) -> None:
-        self.m, self.n = B.shape
-        self.dtype = np.result_type(B.dtype, np.float64)
+    def __init__(self, indptr: Array, indices: Array, values: Array, shape: tuple[int, int], scale: float) -> None:
+        self.m, self.n = shape
+        self.dtype = np.result_type(values.dtype, np.float64)
         self.scale = scale
-        starts = np.searchsorted(B.indptr, np.linspace(0, B.indptr[-1], N_SLICES + 1)).astype(np.int64)
+        starts = np.searchsorted(indptr, np.linspace(0, indptr[-1], N_SLICES + 1)).astype(np.int64)
         starts[0], starts[-1] = 0, self.m
-        self.rows = SparseRows(B.indptr, B.indices, B.data, np.float64(scale), starts)
+        self.rows = SparseRows(indptr, indices, values, np.float64(scale), starts)
+
+    def walk(self) -> Iterator[SparseRows]:
+        """Yield the rows, all at once."""
+        yield self.rows
 
     def add_gram(self, X: Array, G: Array) -> None:
         """Add B^H B X to G."""
-        launch(add_gram_sparse, self.rows, X, G, LANES)
+        for rows in self.walk():
+            launch(add_gram_sparse, rows, X, G, LANES)
 
     def multiply(self, V: Array) -> Array:
         """Return B V."""
         U = np.empty((self.m, V.shape[1]), V.dtype)
-        for q in range(V.shape[1] // BLOCK):
-            launch(multiply_sparse, self.rows, V, U, q, LANES)
+        for rows in self.walk():
+            for q in range(V.shape[1] // BLOCK):
+                launch(multiply_sparse, rows, V, U, q, LANES)
         return U
 
     def adjoint(self, U: Array) -> Array:
@@ -113,29 +126,35 @@ class SparseOperand(Operand):
         Z = np.empty((self.n, U.shape[1]), U.dtype)
         G = aligned_zeros((N_SLICES, self.n, BLOCK), U.dtype)
         for q in range(U.shape[1] // BLOCK):
-            launch(add_adjoint_sparse, self.rows, U, G, q, LANES)
+            for rows in self.walk():
+                launch(add_adjoint_sparse, rows, U, G, q, LANES)
             self._drain(G, Z, q)
         return Z
 
     def triplets(self, V: Array, s: Array) -> tuple[Array, Array]:
         """Return U = B V / s and B^H U, in one reading of B for each block."""
-        U, Z = aligned_empty((self.m, V.shape[1]), V.dtype), np.empty_like(V)
+        U, Z = aligned_empty((pad(self.m, 4), V.shape[1]), V.dtype), np.empty_like(V)
+        U[self.m :], Z[self.n :] = 0, 0
         inverse = invert(s)[None, :].astype(V.dtype)
         G = aligned_zeros((N_SLICES, self.n, BLOCK), V.dtype)
         for q in range(V.shape[1] // BLOCK):
-            launch(add_triplets_sparse, self.rows, V, U, inverse, G, q, LANES)
+            for rows in self.walk():
+                launch(add_triplets_sparse, rows, V, U, inverse, G, q, LANES)
             self._drain(G, Z, q)
         return U, Z
 
     def certify(self, V: Array, U: Array, s: Array) -> tuple[Array, Array]:
         """Return the norms of the columns of B V - U s and of B^H U - V s."""
         width = V.shape[1]
-        squares, values = np.zeros((N_SLICES, 1, width), V.dtype), s[None, :].astype(V.dtype)
+        found, values = np.zeros(width), s[None, :].astype(V.dtype)
         Z, G = np.empty_like(V), aligned_zeros((N_SLICES, self.n, BLOCK), V.dtype)
         for q in range(width // BLOCK):
-            launch(certify_sparse, self.rows, V, U, values, squares, G, q, LANES)
+            for rows in self.walk():
+                squares = np.zeros((N_SLICES, 1, width), V.dtype)
+                launch(certify_sparse, rows, V, U, values, squares, G, q, LANES)
+                found += squares.sum(axis=(0, 1)).real
             self._drain(G, Z, q)
-        return np.sqrt(squares.sum(axis=(0, 1)).real), _norms(Z - V * s)
+        return np.sqrt(found), _norms(Z - V * s)
 
     def _drain(self, G: Array, Z: Array, q: int) -> None:
         launch(drain, G, Z, np.linspace(0, self.n, 2 * N_SLICES + 1).astype(np.int64), q, LANES)
@@ -163,8 +182,9 @@ class DenseOperand(Operand):
         rest = self._take(slice(self.m - self.m % 4, self.m))  # the kernel takes four rows at a time
         G[0, : self.n] += rest.conj().T @ (rest @ X[: self.n])
 
-    def _slices(self, work: Any) -> list[Any]:
-        return run_in_slices(work, self.m, self.n_threads)
+    def _slices(self, work: Any, width: int) -> list[Any]:
+        is_short = self.m * self.n * width < 1e8  # then threads cost more than they save
+        return run_in_slices(work, self.m, 1 if is_short else self.n_threads)
 
     def gram(self) -> Array:
         """Return B^H B."""
@@ -173,7 +193,8 @@ class DenseOperand(Operand):
             rows = self._take(part)  # taken once: NumPy then sees a symmetric product, which costs half
             return np.asarray(rows.conj().T @ rows)
 
-        return np.asarray(np.sum(self._slices(work), axis=0))
+        n_slices = max(1, min(16, self.m // (3 * self.n)))  # each sums up a matrix of its own
+        return np.asarray(functools.reduce(np.add, run_in_slices(work, self.m, self.n_threads, n_slices)))
 
     def _take(self, part: slice) -> Array:
         rows = self.B[part].astype(self.dtype, copy=False)
@@ -186,12 +207,12 @@ class DenseOperand(Operand):
         def work(part: slice) -> None:
             np.matmul(self._take(part), V, out=U[part])
 
-        self._slices(work)
+        self._slices(work, V.shape[1])
         return U
 
     def adjoint(self, U: Array) -> Array:
         """Return B^H U."""
-        return np.asarray(np.sum(self._slices(lambda part: self._take(part).conj().T @ U[part]), axis=0))
+        return np.asarray(np.sum(self._slices(lambda part: self._take(part).conj().T @ U[part], U.shape[1]), axis=0))
 
 
 class CallableOperand(Operand):
@@ -246,22 +267,6 @@ class DeflatedOperand(Operand):
         return np.asarray(X - Q @ (Q.conj().T @ X))
 
 
-class CentredOperand(Operand):
-    """B - p q^H for vectors p and q, without forming it."""
-
-    def __init__(self, base: Operand, p: Array, q: Array) -> None:
-        self.base, self.p, self.q = base, p.astype(base.dtype)[:, None], q.astype(base.dtype)[:, None]
-        self.m, self.n, self.dtype, self.scale = base.m, base.n, base.dtype, base.scale
-
-    def multiply(self, V: Array) -> Array:
-        """Return B V - p (q^H V)."""
-        return np.asarray(self.base.multiply(V) - self.p @ (self.q.conj().T @ V))
-
-    def adjoint(self, U: Array) -> Array:
-        """Return B^H U - q (p^H U)."""
-        return np.asarray(self.base.adjoint(U) - self.q @ (self.p.conj().T @ U))
-
-
 def power_of_two(size: float) -> float:
     """Return the power of two that brings `size` to [1/2, 1); 1 where squares are harmless as they are."""
     exponent = int(np.frexp(size)[1])
@@ -273,12 +278,12 @@ def _check_finite(size: float) -> None:
         raise ValueError("A must not contain infinities or NaNs")
 
 
-def _largest(values: Array) -> float:
+def find_largest(values: Array) -> float:
     """Return the largest magnitude; not finite when any value is not."""
     if values.size == 0:
         return 0.0
     if values.dtype.kind == "c":
-        return max(_largest(values.real), _largest(values.imag))
+        return max(find_largest(values.real), find_largest(values.imag))
     return float(max(values.max(), -values.min()))
 
 
@@ -324,7 +329,7 @@ def as_operand(A: Any, n_threads: int, rng: np.random.Generator) -> Operand:
         return _as_sparse_operand(A, is_adjoint)
     if is_dense(A):
         B = _as_float(np.asarray(A))
-        size = _largest(B)
+        size = find_largest(B)
         _check_finite(size)
         return DenseOperand(B.conj().T if is_adjoint else B, power_of_two(size), n_threads)
     operand = CallableOperand(aslinearoperator(A), is_adjoint)
@@ -333,21 +338,22 @@ def as_operand(A: Any, n_threads: int, rng: np.random.Generator) -> Operand:
 
 
 def _as_sparse_operand(A: Any, is_adjoint: bool) -> SparseOperand:
-    B = A.tocsc() if is_adjoint else A.tocsr()
-    values = _as_float(B.data)
-    size = _largest(values[: B.indptr[-1]])
+    check_structure(A, "A")
+    A = A if A.format in ("csr", "csc") else A.tocsr()
+    values = _as_float(A.data[: A.indptr[-1]])
+    size = find_largest(values)
     _check_finite(size)
-    if is_adjoint:  # the CSC arrays of A are the CSR arrays of its transpose
-        values = values.conj() if values.dtype.kind == "c" else values
-        B = sp.csr_array((values, B.indices, B.indptr), shape=A.shape[::-1])
-    else:
-        B = sp.csr_array((values, B.indices, B.indptr), shape=A.shape)
-    return SparseOperand(B, power_of_two(size))
+    if is_adjoint and values.dtype.kind == "c":
+        values = values.conj()
+    arrays = A.indptr, A.indices, values
+    if is_adjoint != (A.format == "csc"):  # otherwise the CSC arrays of A are the CSR arrays of its transpose
+        arrays = transpose_arrays(*arrays, A.shape[1 if is_adjoint else 0])
+    return SparseOperand(*arrays, A.shape[::-1] if is_adjoint else A.shape, power_of_two(size))
 
 
 def check_finite_matrix(A: Any) -> None:
     """Raise a ValueError if an array or a sparse matrix contains infinities or NaNs."""
-    _check_finite(_largest(A.data if is_sparse(A) else A))
+    _check_finite(find_largest(A.data if is_sparse(A) else A))
 
 
 def frobenius_norm(A: Any) -> float | None:
@@ -355,7 +361,7 @@ def frobenius_norm(A: Any) -> float | None:
     if not is_sparse(A) and not is_dense(A):
         return None
     values = _distinct(A) if is_sparse(A) else A
-    scale = power_of_two(_largest(values))
+    scale = power_of_two(find_largest(values))
     return float(np.linalg.norm((values * scale).ravel())) / scale
 
 
@@ -380,5 +386,5 @@ def to_dense(A: Any) -> Array:
         eye = np.eye(min(operator.shape), dtype=np.result_type(operator.dtype, np.float64))
         dense = operator.matmat(eye) if tall else operator.rmatmat(eye).conj().T
     dense = dense.astype(np.result_type(dense.dtype, np.float64), copy=False)
-    _check_finite(_largest(dense))
+    _check_finite(find_largest(dense))
     return np.asarray(dense)

@@ -44,6 +44,8 @@ class Planned:
         Whether it starts from a model.
     lays_out : bool
         Whether a grid on disk is not as the final fit needs it.
+    keeps : bool
+        Whether the best of the fits that are tried is kept: it may become the model.
     """
 
     rank: int
@@ -54,6 +56,7 @@ class Planned:
     looks: bool = False
     warm: bool = False
     lays_out: bool = True
+    keeps: bool = False
 
 
 def predict_memory(size: Size, planned: Planned) -> dict[str, float]:
@@ -82,10 +85,10 @@ def predict_memory(size: Size, planned: Planned) -> dict[str, float]:
         return {"blocks": blocks + int(AHEAD) * entry, "held-out entries": held}
 
     stages: list[dict[str, float]] = [given | {"the matrix": size.peak + extra + looked}]
-    final = hold(planned.held)
-    stages.append(given | final | {"factors": max(2 * factors, factors + drawn) + factors * planned.warm})
+    final, best = hold(planned.held), factors * planned.keeps
+    stages.append(given | final | {"factors": max(2 * factors, factors + drawn) + factors * planned.warm + best})
     if planned.tries:
-        stages.append(given | hold(_HELD_SHARE) | {"factors": max(2 * factors, factors + drawn)})
+        stages.append(given | hold(_HELD_SHARE) | {"factors": max(2 * factors, factors + drawn) + best})
     return max(stages, key=lambda stage: sum(stage.values()))
 
 

@@ -17,6 +17,7 @@ from fastfactor.matrix.disk_grid import lay_out
 from fastfactor.matrix.grid import DenseGrid, Grid, Held, count_entries
 from fastfactor.matrix.inputs import Observations
 from fastfactor.options import Options
+from fastfactor.solvers.journal import Epoch, Journal, log, trial_callback
 from fastfactor.solvers.memory import choose_spec, draw_factors, make_nonnegative
 from fastfactor.solvers.schedule import (
     AUTO_EPOCHS,
@@ -28,11 +29,12 @@ from fastfactor.solvers.schedule import (
     weigh_by_frequency,
 )
 from fastfactor.solvers.selection import FIRST_PENALTY, MIN_HELD, choose_epochs, choose_penalty
-from fastfactor.solvers.sgd import Epoch, Run, Sweepable, fit_factors
+from fastfactor.solvers.sgd import Run, Sweepable, fit_factors
 from fastfactor.solvers.standard import Standard
 from fastfactor.solvers.warm import Start
 
 HELD_SHARE = 0.1
+_WORTH_KEEPING = 0.5  # of the epochs of the last fit: stopped before, it is worse than the best trial, which is whole
 
 
 @dataclass(frozen=True)
@@ -55,18 +57,35 @@ class Task:
     standard: Standard
     started: float
     start: Start | None = None
+    journal: Journal = field(default_factory=Journal)
 
     @classmethod
-    def of(cls, options: Options, dtype: np.dtype[Any], standard: Standard, start: Start | None = None) -> Task:
+    def of(
+        cls,
+        options: Options,
+        dtype: np.dtype[Any],
+        standard: Standard,
+        start: Start | None = None,
+        journal: Journal | None = None,
+    ) -> Task:
         """Choose what to compile for."""
         spec, width = choose_spec(options.rank, biases=options.biases, loss=options.loss)
-        return cls(spec, width, dtype, options, standard, time.perf_counter(), start)
+        return cls(spec, width, dtype, options, standard, time.perf_counter(), start, journal or Journal())
 
     def schedule(self, n_epochs: int) -> Schedule:
         """Return the schedule: a step in the user's units grows with the values' scale in standardised ones."""
         given = self.options.learning_rate
         rate = AUTO_LEARNING_RATE if given is None else given * self.standard.penalty_unit
         return Schedule(rate, n_epochs)
+
+    def pace(self, grid: Sweepable) -> tuple[NDArray[Any], NDArray[Any]] | None:
+        """Return the steps of rows and columns over the schedule's, in the order of the grid; None where all are 1."""
+        pace = self.options.pace
+        if pace is None:
+            return None
+        real = np.empty(0, self.dtype).real.dtype
+        rows, cols = (np.broadcast_to(side, n).astype(real) for side, n in zip(pace, grid.shape, strict=True))
+        return rows[grid.row_order], cols[grid.col_order]
 
     def penalty(self) -> Penalty | None:
         """Return the given penalty in standardised units; None when it is to be chosen."""
@@ -105,6 +124,8 @@ class Task:
             place=self.standard.place_in(self.dtype),
             prox=self.prox(),
             baseline=self.standard.baseline,
+            pace=self.pace(grid),
+            journal=self.journal,
         )
 
 
@@ -158,33 +179,90 @@ class Choice:
     trials: list[dict[str, Any]] = field(default_factory=list)
 
 
-def _choose(task: Task, grid: Grid, penalise: Penalise) -> Choice:
-    """Choose what the caller left open, by fits judged on the held-out entries."""
-    best_epochs: dict[tuple[float, int], int] = {}
+def may_stop(options: Options) -> bool:
+    """Whether a fit may have to end while it is still choosing."""
+    return trial_callback(options.callback) is not None or options.max_seconds < math.inf
 
-    def judge(penalty: float, n_epochs: int) -> float:
-        run = task.run(grid, task.schedule(n_epochs), penalise(penalty, grid), grid.held)
-        _, history, _ = fit_factors(grid, replace(run, callback=None))
+
+class _Stopped(Exception):
+    """The fit is to end while it is still choosing."""
+
+
+class _Trials:
+    """Fits on the entries that are not held out, each judged on those that are."""
+
+    def __init__(self, task: Task, grid: Grid, penalise: Penalise) -> None:
+        self.task, self.penalise = task, penalise
+        self.grid: Grid | None = grid
+        self.best_epochs: dict[tuple[float, int], int] = {}
+        self.done: list[dict[str, Any]] = []
+        self.best: tuple[float, Factors, list[Epoch], Schedule] | None = None  # kept where it may become the model
+        self.best_loss = math.inf
+
+    def judge(self, penalty: float, n_epochs: int) -> float:
+        """Return the least validation loss of a fit of so many epochs.
+
+        Raises
+        ------
+        _Stopped
+            If the fit is to end here.
+        """
+        found = self.task.journal.try_out(lambda number: self._run(penalty, n_epochs, number))
+        if self.task.journal.was_stopped:
+            raise _Stopped
+        self.best_epochs[penalty, n_epochs] = found["epoch"]
+        self.done.append({"penalty": penalty, "n_epochs": n_epochs, "validation_loss": found["loss"]})
+        standard = self.task.standard
+        log.info(
+            "trial %d: regularization %.4g, %d epochs: validation loss %.6g in epoch %d",
+            len(self.done),
+            penalty * standard.penalty_unit,
+            n_epochs,
+            found["loss"] * standard.loss_unit,
+            found["epoch"],
+        )
+        return float(found["loss"])
+
+    def _run(self, penalty: float, n_epochs: int, number: int) -> dict[str, Any]:
+        assert self.grid is not None
+        callback = trial_callback(self.task.options.callback)
+        run = self.task.run(self.grid, self.task.schedule(n_epochs), self.penalise(penalty, self.grid), self.grid.held)
+        factors, history, schedule = fit_factors(self.grid, replace(run, callback=callback, trial=number))
         best = min(history, key=lambda epoch: epoch.validation_loss, default=None)
-        best_epochs[penalty, n_epochs] = best.epoch if best else n_epochs
-        return best.validation_loss if best else math.inf
+        if best is None:
+            return {"loss": math.inf, "epoch": n_epochs}
+        if may_stop(self.task.options) and best.validation_loss < self.best_loss:
+            self.best_loss, self.best = best.validation_loss, (penalty, factors, history, schedule)
+        return {"loss": best.validation_loss, "epoch": best.epoch}
+
+    def end(self, given: Penalty | None) -> Fitted:
+        """Return the best trial so far as the model, fitted to the entries that are not held out."""
+        assert self.best is not None
+        log.info("stopped before the last fit or early in it: the model is that of the best trial")
+        penalty, factors, history, schedule = self.best
+        report = _report(self.task, schedule, given or Penalty(penalty, penalty), self.done)
+        return Fitted(factors, history, {**report, "from_trial": True})
+
+
+def _choose(task: Task, trials: _Trials) -> Choice:
+    """Choose what the caller left open, by fits judged on the held-out entries."""
 
     def search(first: float, n_epochs: int) -> float:
-        penalty, trials = choose_penalty(lambda candidate: judge(candidate, n_epochs), first)
+        penalty, losses = choose_penalty(lambda candidate: trials.judge(candidate, n_epochs), first)
         choice.penalty = penalty
-        choice.trials += [{**trial, "n_epochs": n_epochs} for trial in trials]
-        return float(min(trial["validation_loss"] for trial in trials))
+        choice.trials += [{**trial, "n_epochs": n_epochs} for trial in losses]
+        return float(min(trial["validation_loss"] for trial in losses))
 
     is_open, fixed_epochs = task.penalty() is None, task.options.max_epochs
     choice = Choice(n_epochs=fixed_epochs or AUTO_EPOCHS)
-    loss = search(FIRST_PENALTY, choice.n_epochs) if is_open else judge(choice.penalty, choice.n_epochs)
+    loss = search(FIRST_PENALTY, choice.n_epochs) if is_open else trials.judge(choice.penalty, choice.n_epochs)
     if fixed_epochs is None:
         first = choice.n_epochs
-        choice.n_epochs = choose_epochs(lambda n: judge(choice.penalty, n), first, loss)
+        choice.n_epochs = choose_epochs(lambda n: trials.judge(choice.penalty, n), first, loss)
         if is_open and choice.n_epochs > first:
             search(choice.penalty, choice.n_epochs)
     if not is_open:
-        choice.stop = best_epochs[choice.penalty, choice.n_epochs]
+        choice.stop = trials.best_epochs[choice.penalty, choice.n_epochs]
     return choice
 
 
@@ -208,22 +286,54 @@ def fit_observed(
             X, shift=shift, scale=scale, dtype=task.dtype, seed=options.seed, held_share=held_share, weights=weights
         )
 
-    given, choice = task.penalty(), Choice(n_epochs=options.max_epochs or AUTO_EPOCHS)
+    given = task.penalty()
     penalise: Penalise = Frequencies.of(X).weigh if given is None else lambda mean, grid: order_penalty(given, grid)
+    return choose_and_fit(layout, penalise, X.n_entries, validation, options, task)
+
+
+def choose_and_fit(
+    layout: Callable[[float], Any],
+    penalise: Penalise,
+    n_entries: int,
+    validation: Any,
+    options: Options,
+    task: Task,
+) -> tuple[Fitted, Any]:
+    """Fit entries wherever they are; see `fit_observed`.
+
+    Parameters
+    ----------
+    layout : callable
+        From the share of the entries to hold out to a grid.
+    penalise : callable
+        From the mean penalty and a grid to the penalties of its rows and columns.
+    n_entries : int
+        Of the matrix.
+    """
+    trials: _Trials | None = None
+    given, choice = task.penalty(), Choice(n_epochs=options.max_epochs or AUTO_EPOCHS)
     undecided = given is None or options.max_epochs is None
-    if validation is None and undecided and X.n_entries * HELD_SHARE >= MIN_HELD:
+    if validation is None and undecided and n_entries * HELD_SHARE >= MIN_HELD:
         grid = layout(HELD_SHARE)
-        choice = _choose(task, grid, penalise)
+        trials = _Trials(task, grid, penalise)
+        try:
+            choice = _choose(task, trials)
+        except _Stopped:
+            if trials.best is not None:
+                return trials.end(given), grid
+        trials.grid = None
         del grid  # its memory is needed for the next one
     grid = layout(validation if isinstance(validation, float) else 0.0)
-    if isinstance(validation, float) and not 0 < grid.n_entries < X.n_entries:
+    if isinstance(validation, float) and not 0 < grid.n_entries < n_entries:
         raise ValueError(
-            f"validation={validation} holds out {len(grid.held.rows)} of the {X.n_entries} entries of X: there must be "
+            f"validation={validation} holds out {len(grid.held.rows)} of the {n_entries} entries of X: there must be "
             "some on both sides"
         )
     held = grid.held if isinstance(validation, float) else validation(grid) if callable(validation) else None
     run = task.run(grid, task.schedule(choice.n_epochs), penalise(choice.penalty, grid), held)
     factors, history, schedule = fit_factors(grid, replace(run, stop_after=choice.stop))
+    if task.journal.was_stopped and trials and trials.best and len(history) < _WORTH_KEEPING * choice.n_epochs:
+        return trials.end(given), grid  # whose rows and columns are in the same order
     penalty = given or Penalty(choice.penalty, choice.penalty)
     return Fitted(factors, history, _report(task, schedule, penalty, choice.trials)), grid
 

@@ -16,7 +16,7 @@ from fastfactor.kernels.simd import Spec, Static
 from fastfactor.kernels.update import Factors, Step
 from fastfactor.matrix.grid import Held
 from fastfactor.matrix.mapped import drop_pages, is_mapped
-from fastfactor.solvers.memory import copy_factors
+from fastfactor.solvers.journal import Epoch, Journal, Progress, log
 from fastfactor.solvers.schedule import Penalty, Schedule
 from fastfactor.threads import launch
 
@@ -25,7 +25,6 @@ _EXPLODED = 10.0  # times the loss of predicting zero: no descent on the way to 
 _WORK_PER_LAUNCH = 4e8  # numbers updated in one kernel call: 0.1 s or so, then Ctrl-C and deadlines get their turn
 _LOSS_SLICES = 64
 _MAPPED_SLICES = 8  # of these at a time where the held-out entries lie in a file
-_PATIENCE = 5  # epochs without a better validation loss before a fit stops
 
 
 class Sweepable(Protocol):
@@ -46,30 +45,6 @@ class Sweepable(Protocol):
     def sweep(  # noqa: D102
         self, factors: Factors, diagonals: NDArray[np.int64], losses: NDArray[np.float64], step: Step, static: Any
     ) -> None: ...
-
-
-@dataclass(frozen=True)
-class Epoch:
-    """One line of a fit's history; losses are means per entry, for standardised values.
-
-    Attributes
-    ----------
-    epoch : int
-        Counted from 1.
-    seconds : float
-        Since the fit began.
-    learning_rate : float
-    train_loss : float
-        Of each entry just before its update, so it lags behind by half an epoch.
-    validation_loss : float
-        NaN without validation entries.
-    """
-
-    epoch: int
-    seconds: float
-    learning_rate: float
-    train_loss: float
-    validation_loss: float
 
 
 @dataclass
@@ -101,6 +76,12 @@ class Run:
         L1 penalties of rows and of columns, standardised, and the least their numbers may be.
     baseline : float
         Mean loss of predicting zero.
+    pace : (array, array) or None
+        Steps of single rows and columns over the schedule's, in the order and the dtype of the factors.
+    journal : Journal
+        Of the fit that this run is a part of.
+    trial : int
+        Which of its trials this is; 0 for the fit whose factors are the model.
     """
 
     spec: Spec
@@ -116,6 +97,9 @@ class Run:
     place: NDArray[Any] | None = None
     prox: NDArray[Any] | None = None
     baseline: float = 1.0
+    pace: tuple[NDArray[Any], NDArray[Any]] | None = None
+    journal: Journal = field(default_factory=Journal)
+    trial: int = 0
 
 
 def compute_loss(factors: Factors, held: Held, place: NDArray[Any] | None, static: Any) -> float:
@@ -131,8 +115,8 @@ def compute_loss(factors: Factors, held: Held, place: NDArray[Any] | None, stati
     return float(sums.sum()) / len(held.values)
 
 
-def compute_shrink(lr: float, reg: Any, real: Any) -> Any:
-    """Return what the penalty `reg` (one, or one per row) leaves of a factor in one step."""
+def compute_shrink(lr: Any, reg: Any, real: Any) -> Any:
+    """Return what the penalty `reg` leaves of a factor in one step `lr`; of each there is one, or one per row."""
     shrink = 1 - lr * np.asarray(reg)
     return shrink.astype(real) if shrink.ndim else real(shrink)
 
@@ -148,9 +132,11 @@ def update_epoch(grid: Sweepable, factors: Factors, run: Run, epoch: int, static
     B = grid.n_stripes
     real = factors.U.real.dtype.type
     lr = run.schedule.rate(epoch)
-    shrink_u, shrink_v = (compute_shrink(lr, reg, real) for reg in (run.penalty.rows, run.penalty.cols))
+    pace_u, pace_v = run.pace or (None, None)
+    shrink_u = compute_shrink(lr if pace_u is None else lr * pace_u, run.penalty.rows, real)
+    shrink_v = compute_shrink(lr if pace_v is None else lr * pace_v, run.penalty.cols, real)
     prox = None if run.prox is None else np.array(run.prox * np.array([lr, lr, 1, 1]), real)
-    step = Step(real(lr), shrink_u, shrink_v, run.place, prox)
+    step = Step(real(lr), shrink_u, shrink_v, run.place, prox, pace_u, pace_v)
     losses = np.zeros((B, B))
     order = np.random.default_rng([run.seed, 2, epoch]).permutation(B)
     grid.begin_epoch(order)
@@ -173,37 +159,33 @@ def _is_sane(factors: Factors, n_entries: int) -> bool:
     return all(part.max() <= limit and part.min() >= -limit for part in parts)  # not when there is NaN
 
 
-def _descend(grid: Sweepable, run: Run, factors: Factors, history: list[Epoch]) -> Factors:
-    """Run the epochs of a schedule; return the factors of the best one by validation, else of the last."""
-    static = Static(run.spec)
-    best, best_loss, best_epoch = None, float("inf"), 0
-    for epoch in range(run.stop_after or run.schedule.n_epochs):
+def _descend(grid: Sweepable, run: Run, progress: Progress) -> Factors:
+    """Run the rest of the epochs of a schedule; return the factors of the best one by validation, else of the last."""
+    static, held = Static(run.spec), run.validation
+    n_epochs = run.stop_after or run.schedule.n_epochs
+    while not run.journal.is_over(progress, n_epochs, run.callback):
+        rate = run.schedule.rate(progress.epoch)
         try:
-            train_loss = update_epoch(grid, factors, run, epoch, static)
+            train_loss = update_epoch(grid, progress.factors, run, progress.epoch, static)
         except TimeoutError:
+            run.journal.stop()
             break
-        held = run.validation
-        validation_loss = compute_loss(factors, held, run.place, static) if held is not None else float("nan")
-        seconds = time.perf_counter() - run.started
-        record = Epoch(epoch + 1, seconds, run.schedule.rate(epoch), train_loss, validation_loss)
-        history.append(record)
+        validation_loss = compute_loss(progress.factors, held, run.place, static) if held is not None else float("nan")
+        seconds = run.journal.seconds_before + time.perf_counter() - run.started
+        where = (n_epochs, grid.n_entries, run.trial)
+        progress.add(Epoch(progress.epoch + 1, seconds, rate, train_loss, validation_loss, *where))
         judged = train_loss if held is None else max(train_loss, validation_loss)
         if not judged - run.baseline < (_EXPLODED - 1) * (abs(run.baseline) or 1.0):  # also when it is NaN
             raise _Diverged
-        if held is not None and validation_loss < best_loss:
-            best, best_loss, best_epoch = copy_factors(factors, best), validation_loss, epoch
-        if run.callback is not None and run.callback(record):
-            break
-        if held is not None and epoch - best_epoch >= _PATIENCE:
-            break
-    factors = factors if best is None else best
+        run.journal.note(progress)
+    factors = progress.factors if progress.best is None else progress.best
     if not _is_sane(factors, grid.n_entries):  # an epoch's loss does not see its own last steps
         raise _Diverged
     return factors
 
 
 def fit_factors(grid: Sweepable, run: Run) -> tuple[Factors, list[Epoch], Schedule]:
-    """Descend from `run.draw()`; after a divergence start again with half the step.
+    """Descend from `run.draw()`, or go on where the journal says; after a divergence start again with half the step.
 
     Returns
     -------
@@ -218,13 +200,21 @@ def fit_factors(grid: Sweepable, run: Run) -> tuple[Factors, list[Epoch], Schedu
     DivergenceError
         If the fit still diverges after the step was halved eight times.
     """
-    history: list[Epoch] = []
-    for _ in range(_MAX_HALVINGS + 1):
+    progress = run.journal.resume() or Progress(run.draw())
+    for _ in range(progress.attempt):
+        run.schedule = run.schedule.halved()
+    while True:
         try:
-            return _descend(grid, run, run.draw(), history), history, run.schedule
+            return _descend(grid, run, progress), progress.history, run.schedule
         except _Diverged:
+            last = progress.history[-1]
+            if progress.attempt == _MAX_HALVINGS:
+                break
             run.schedule = run.schedule.halved()
-    last = history[-1]
+            log.info("diverged in epoch %d (loss %.3g): starting again with half the step", last.epoch, last.train_loss)
+            attempt, history = progress.attempt + 1, progress.history
+            del progress  # its memory is needed for the next one
+            progress = Progress(run.draw(), attempt, history=history)
     raise DivergenceError(
         f"the fit diverged in epoch {last.epoch} at step {last.learning_rate:.3g} (standardised), the last of "
         f"{_MAX_HALVINGS + 1} attempts; its mean loss was {last.train_loss:.3g}. Likely causes: values of very "

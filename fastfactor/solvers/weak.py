@@ -17,9 +17,9 @@ from fastfactor.kernels.update import Factors
 from fastfactor.matrix.positives import transpose_rows
 from fastfactor.solvers.fitting import Fitted, Task
 from fastfactor.solvers.held_ranks import HeldRanks
+from fastfactor.solvers.journal import Epoch, Progress, log, trial_callback
 from fastfactor.solvers.memory import draw_factors
 from fastfactor.solvers.schedule import SPREAD
-from fastfactor.solvers.sgd import Epoch
 from fastfactor.threads import count_threads, launch
 
 # What suits most matrices (docs/performance.md): the zeros together weigh ten times what the positives do.
@@ -167,20 +167,23 @@ class Alternation:
             launch(solve_rows, U, V, here, ridge, _STEPS, scratch[a:b], probes, losses[a:b], Static(self.task.spec))
         return loss + float(losses.sum()) + float(stored.targets.sum(dtype=np.float64))  # positives aim at 1
 
-    def run(self, n_epochs: int, callback: Any = None) -> tuple[Factors, list[Epoch]]:
+    def run(self, n_epochs: int, callback: Any = None, trial: int = 0) -> tuple[Factors, list[Epoch]]:
         """Return the factors after so many epochs, or as many as there was time for, and their history."""
-        factors, history = self.draw(), list[Epoch]()
+        journal = self.task.journal
+        progress = journal.resume() or Progress(self.draw())
         total = float(self.positives.weigh_all(0, self.weighing.others).sum())
-        for epoch in range(n_epochs):
+        while not journal.is_over(progress, n_epochs, callback):
             try:
-                self.update_side(factors, 0)
-                loss = self.update_side(factors, 1) / total
+                self.update_side(progress.factors, 0)
+                loss = self.update_side(progress.factors, 1) / total
             except TimeoutError:
+                journal.stop()
                 break
-            history.append(Epoch(epoch + 1, time.perf_counter() - self.task.started, np.nan, loss, np.nan))
-            if callback is not None and callback(history[-1]):
-                break
-        return factors, history
+            seconds = journal.seconds_before + time.perf_counter() - self.task.started
+            where = (n_epochs, self.positives.n_entries, trial)
+            progress.add(Epoch(progress.epoch + 1, seconds, np.nan, loss, np.nan, *where))
+            journal.note(progress)
+        return progress.factors, progress.history
 
 
 def _shift(place: tuple[int, int], step: tuple[int, int], sign: int) -> tuple[int, int]:
@@ -193,7 +196,7 @@ class _Search:
     def __init__(self, positives: Positives, task: Task, first: Weighing, is_open: tuple[bool, bool]) -> None:
         self.first, self.is_open = first, is_open
         options = replace(task.options, rank=min(task.options.rank, _TRIAL_RANK))
-        self.task = replace(Task.of(options, task.dtype, task.standard), started=task.started)
+        self.task = replace(Task.of(options, task.dtype, task.standard, None, task.journal), started=task.started)
         self.held = HeldRanks.draw(positives.sides[0], positives.shape[1], options.rank, options.seed)
         self.rest = positives.without(self.held.flags)
         self.scores: dict[tuple[float, int], tuple[Weighing, float]] = {}
@@ -209,11 +212,26 @@ class _Search:
         weighing = self.weigh(place)
         key = weighing.others, place[1]
         if key not in self.scores:
-            if len(self.scores) == _MAX_TRIALS:
+            if len(self.scores) == _MAX_TRIALS or self.task.journal.was_stopped:
                 return -np.inf
-            factors, _ = Alternation(self.rest, weighing, self.task).run(_TRIAL_EPOCHS)
-            self.scores[key] = weighing, self.held.judge(factors, self.rest.sides[0])
+            found = self.task.journal.try_out(lambda number: self._judge(weighing, number))
+            if self.task.journal.was_stopped:
+                return -np.inf
+            self.scores[key] = weighing, found["score"]
+            log.info(
+                "trial %d: unobserved_weight %.4g, penalties %.4g times the first: validation gain %.6g",
+                len(self.scores),
+                weighing.others,
+                _RATIO ** place[1],
+                found["score"],
+            )
         return self.scores[key][1]
+
+    def _judge(self, weighing: Weighing, number: int) -> dict[str, Any]:
+        callback = trial_callback(self.task.options.callback)
+        factors, _ = Alternation(self.rest, weighing, self.task).run(_TRIAL_EPOCHS, callback, number)
+        stopped = self.task.journal.was_stopped  # then nobody asks for the score
+        return {"score": -np.inf if stopped else self.held.judge(factors, self.rest.sides[0])}
 
     def run(self) -> Weighing:
         """Return the best candidate."""

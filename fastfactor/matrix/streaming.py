@@ -1,0 +1,100 @@
+"""Sparse matrices whose arrays lie in files, as operands: each product reads them once, piece by piece of the rows."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import scipy.sparse as sp
+from numpy.typing import NDArray
+
+from fastfactor.kernels.gram import SparseRows
+from fastfactor.matrix.inputs import is_sparse
+from fastfactor.matrix.mapped import as_pages, is_mapped, walk_rows
+from fastfactor.matrix.operators import Operand, SparseOperand, find_largest, power_of_two
+
+Array = NDArray[Any]
+
+
+class MappedOperand(SparseOperand):
+    """Rows of a CSR matrix in files. Its sums are kept for each piece, so they differ from those in memory in rounding.
+
+    Parameters
+    ----------
+    indptr, indices, values : arrays
+    shape : (int, int)
+    scale : float
+    """
+
+    def __init__(self, indptr: Array, indices: Array, values: Array, shape: tuple[int, int], scale: float) -> None:
+        super().__init__(as_pages(indptr), as_pages(indices), as_pages(values), shape, scale)
+
+    def walk(self) -> Iterator[SparseRows]:
+        """Yield the pieces, each in two halves of about as many entries; pages are dropped behind."""
+        rows = self.rows
+        for start, stop in walk_rows(rows.indptr, (rows.indices, rows.values)):
+            half = (int(rows.indptr[start]) + int(rows.indptr[stop])) // 2
+            middle = start + int(np.searchsorted(rows.indptr[start:stop], half))
+            yield rows._replace(starts=np.array([start, middle, stop], np.int64))
+
+
+class AdjointOperand(Operand):
+    """The adjoint of an operand: for what lies by the longer side, where it would have to be transposed in memory."""
+
+    def __init__(self, base: Operand) -> None:
+        self.base = base
+        self.m, self.n, self.dtype, self.scale = base.n, base.m, base.dtype, base.scale
+
+    def multiply(self, V: Array) -> Array:
+        """Return B^H V for the base B."""
+        return self.base.adjoint(np.ascontiguousarray(V))
+
+    def adjoint(self, U: Array) -> Array:
+        """Return B U for the base B."""
+        return self.base.multiply(np.ascontiguousarray(U))
+
+
+def is_stream(A: Any) -> bool:
+    """Whether this is a sparse matrix that lies in files, in a format that can be read by rows or by columns."""
+    return is_sparse(A) and A.format in ("csr", "csc") and A.data.dtype.char in "fdFD" and is_mapped(A.data, A.indices)
+
+
+def as_stream(A: Any, is_adjoint: bool) -> Operand:
+    """Return a matrix for which `is_stream` holds, or its adjoint, as an Operand.
+
+    Raises
+    ------
+    ValueError
+        If it contains infinities or NaNs.
+    """
+    largest = max(find_largest(A.data[part]) for part in _parts(A))
+    if not np.isfinite(largest):
+        raise ValueError("A must not contain infinities or NaNs")
+    is_by_column = A.format == "csc"
+    values, shape = A.data, A.shape
+    if is_by_column:  # its arrays are the CSR arrays of its transpose
+        values, shape = values.conj() if values.dtype.kind == "c" else values, shape[::-1]
+    operand = MappedOperand(A.indptr, A.indices, values, shape, power_of_two(largest))
+    return operand if is_by_column == is_adjoint else AdjointOperand(operand)
+
+
+def _parts(A: Any) -> Iterator[slice]:
+    for start, stop in walk_rows(A.indptr, (A.indices, A.data)):
+        yield slice(int(A.indptr[start]), int(A.indptr[stop]))
+
+
+def measure_stream(A: Any) -> float:
+    """Return the Frobenius norm; what is stored twice counts as its sum."""
+    scale = power_of_two(max(find_largest(A.data[part]) for part in _parts(A)))
+    total, width = 0.0, A.shape[0] if A.format == "csc" else A.shape[1]
+    for start, stop in walk_rows(A.indptr, (A.indices, A.data)):
+        part = slice(int(A.indptr[start]), int(A.indptr[stop]))
+        piece: Any = sp.csr_array(
+            (A.data[part], A.indices[part], A.indptr[start : stop + 1] - A.indptr[start]), shape=(stop - start, width)
+        )
+        if not piece.has_canonical_format:
+            piece = piece.copy()
+            piece.sum_duplicates()
+        total += float(np.linalg.norm(piece.data * scale)) ** 2
+    return total**0.5 / scale

@@ -1,0 +1,190 @@
+"""On a Dask cluster: the kinds of input, the same bits for any number of workers, and a worker that is killed."""
+
+import json
+
+import numpy as np
+import pytest
+import scipy.sparse as sp
+from conftest import run_python
+
+import fastfactor as ff
+
+distributed = pytest.importorskip("distributed", reason="Dask needs the extra dask")
+dask = pytest.importorskip("dask")
+da = pytest.importorskip("dask.array")
+
+PLAIN = {"rank": 8, "max_epochs": 3, "regularization": 0.1, "validation": False}
+
+pytestmark = [
+    pytest.mark.filterwarnings("ignore:Sending large graph"),
+    pytest.mark.filterwarnings("ignore::ResourceWarning"),  # sockets of clusters that are going
+]
+
+
+@pytest.fixture(scope="module")
+def client():
+    """Two workers in this process: what they compute does not depend on where they are."""
+    with (
+        distributed.LocalCluster(
+            n_workers=2, threads_per_worker=1, processes=False, dashboard_address=None, protocol="inproc://"
+        ) as cluster,
+        distributed.Client(cluster) as own,
+    ):
+        yield own
+
+
+@pytest.fixture(scope="module")
+def dense():
+    rng = np.random.default_rng(7)
+    A = rng.standard_normal((120, 3)) @ rng.standard_normal((3, 60)) + 3.0
+    A += 0.1 * rng.standard_normal(A.shape)
+    return np.where(rng.random(A.shape) < 0.4, A, np.nan).astype(np.float32)
+
+
+def as_sparse(dense):
+    rows, cols = np.nonzero(~np.isnan(dense))
+    return sp.csr_array((dense[rows, cols], (rows, cols)), shape=dense.shape)
+
+
+def chunk(matrix, height):
+    """Return a Dask array with chunks of scipy.sparse."""
+    blocks = [
+        da.from_delayed(dask.delayed(matrix[i : i + height]), (height, matrix.shape[1]), dtype=matrix.dtype)
+        for i in range(0, matrix.shape[0], height)
+    ]
+    return da.concatenate(blocks, axis=0)
+
+
+def make_inputs(dense, folder):
+    """Return the same entries in each form, in eight parts of 15 rows."""
+    pd, dd = pytest.importorskip("pandas"), pytest.importorskip("dask.dataframe")
+    rows, cols = np.nonzero(~np.isnan(dense))
+    order = np.random.default_rng(0).permutation(len(rows))
+    frame = pd.DataFrame({"row": rows[order], "col": cols[order], "value": dense[rows, cols][order]})
+    return {
+        "dense": da.from_array(dense, chunks=(15, 40)),
+        "sparse": chunk(as_sparse(dense), 15),
+        "frame": dd.from_pandas(frame, npartitions=3),
+        "grid": ff.io.build_grid(dense, folder),
+    }
+
+
+def test_every_form_gives_the_same_model(dense, client, tmp_path):
+    models = {form: ff.dask.fit(X, client=client, **PLAIN) for form, X in make_inputs(dense, tmp_path).items()}
+    assert {model.shape for model in models.values()} == {dense.shape}
+    for name in ("U", "V", "row_bias", "col_bias"):
+        np.testing.assert_array_equal(getattr(models["dense"], name), getattr(models["sparse"], name))
+    for form in ("frame", "grid"):  # other orders of the entries, other cuts of the rows
+        np.testing.assert_allclose(models[form].mean, models["dense"].mean, rtol=1e-6)
+        ours, theirs = models[form].history["train_loss"], models["dense"].history["train_loss"]
+        np.testing.assert_allclose(ours, theirs, rtol=0.05)
+    np.testing.assert_array_equal(ff.fit(da.from_array(dense, chunks=(15, 40)), **PLAIN).U, models["dense"].U)
+
+
+def test_the_model_is_about_that_of_memory(dense, client):
+    options = PLAIN | {"max_epochs": 60}
+    memory = ff.fit(dense, **options)
+    model = ff.dask.fit(da.from_array(dense, chunks=(15, 60)), client=client, n_parts=3, **options)
+    where = np.nonzero(np.isnan(dense))
+    difference = model.predict(*where) - memory.predict(*where)
+    assert np.sqrt(np.mean(difference**2)) < 0.1 * np.nanstd(dense)
+
+
+def test_each_entry_is_visited_once_an_epoch(dense, client):
+    """The loss that is added up before the first epochs have an effect is that of the matrix."""
+    options = PLAIN | {"learning_rate": 1e-9, "max_epochs": 2}
+    model = ff.dask.fit(da.from_array(dense, chunks=(15, 60)), client=client, **options)
+    np.testing.assert_allclose(model.history["train_loss"], ff.fit(dense, **options).history["train_loss"], rtol=0.03)
+    n = np.isfinite(dense).sum()
+    residuals = dense - model.reconstruct()
+    np.testing.assert_allclose(model.history["train_loss"][-1], np.nansum(residuals**2) / n, rtol=1e-4)
+
+
+def test_validation_and_choices(dense, client):
+    X = da.from_array(dense, chunks=(30, 60))
+    model = ff.dask.fit(X, client=client, rank=8, max_epochs=2, validation=0.2)
+    assert np.isfinite(model.history["validation_loss"]).all()
+    chosen = ff.dask.fit(X, client=client, rank=8, max_epochs=2)
+    assert chosen.selection["regularization"][0] > 0
+    assert len(chosen.selection["trials"]) > 1
+
+
+@pytest.mark.parametrize("wide", [False, True])
+@pytest.mark.parametrize("form", ["sparse", "dense"])
+def test_svd(client, wide, form):
+    rng = np.random.default_rng(1)
+    A = sp.random_array((160, 60), density=0.2, rng=rng).tocsr()
+    A = sp.csr_array(A.T) if wide else A
+    height = 10 if wide else 20
+    X = chunk(A, height) if form == "sparse" else da.from_array(A.toarray(), chunks=(height, 30))
+    found, expected = ff.dask.svd(X, 4, client=client), ff.svd(A, 4)
+    np.testing.assert_allclose(found.s, expected.s, rtol=1e-9)
+    np.testing.assert_allclose((found.U * found.s) @ found.Vt, (expected.U * expected.s) @ expected.Vt, atol=1e-8)
+    np.testing.assert_allclose(found.frobenius_norm, expected.frobenius_norm, rtol=1e-12)
+    assert found.converged
+
+
+@pytest.mark.parametrize(
+    ("change", "error", "message"),
+    [
+        ({"X": np.ones((3, 3))}, TypeError, "X must be a Dask array, a Dask DataFrame or a grid on disk, got ndarray"),
+        ({"n_parts": 0}, ValueError, "n_parts must be at least 1, got 0"),
+        ({"rank": 0}, ValueError, "rank must be at least 1"),
+        ({"validation": 1.5}, ValueError, "validation must be a share below 1, got 1.5"),
+        ({"shape": (5, 5)}, ValueError, r"shape is \(5, 5\), but X has shape \(120, 60\)"),
+        ({"X": da.full((20, 10), np.nan, chunks=(5, 10))}, ValueError, "X has no observed entry"),
+        ({"X": da.full((20, 10), np.inf, chunks=(5, 10))}, ValueError, r"is inf: infinity is not a value"),
+        ({"X": da.ones((20,), chunks=5)}, ValueError, "X must be a 2-D Dask array"),
+    ],
+)
+def test_bad_input_is_named(dense, client, change, error, message):
+    arguments = {"X": da.from_array(dense, chunks=(30, 60)), "client": client} | PLAIN | change
+    with pytest.raises(error, match=message):
+        ff.dask.fit(**arguments)
+
+
+def test_what_the_cluster_cannot_do_is_refused(dense):
+    with pytest.raises(ValueError, match="loss is not available where X is a Dask collection, got 'huber'"):
+        ff.fit(da.from_array(dense, chunks=(30, 60)), loss="huber")
+
+
+KILLING = """
+import hashlib, json, os, signal, sys
+import dask.array as da
+import distributed
+import numpy as np
+import fastfactor.dask as ffd
+
+def main():
+    n_workers, kills = int(sys.argv[1]), sys.argv[2] == "kill"
+    dense = np.load(sys.argv[3])
+    epochs = []
+    with distributed.LocalCluster(n_workers=n_workers, threads_per_worker=1, dashboard_address=None) as cluster:
+        with distributed.Client(cluster) as client:
+            def callback(epoch):
+                epochs.append(epoch.epoch)
+                if kills and epoch.epoch == 2:
+                    pids = [worker.pid for worker in cluster.workers.values()]
+                    os.kill(pids[0], signal.SIGKILL)
+            X = da.from_array(dense, chunks=(15, 60))
+            options = {"max_epochs": 4, "regularization": 0.1, "validation": False}
+            model = ffd.fit(X, 8, client=client, callback=callback, **options)
+            found = ffd.svd(da.from_array(np.nan_to_num(dense), chunks=(15, 60)), 4, client=client)
+    print(json.dumps([hashlib.sha256(model.U.tobytes() + model.V.tobytes()).hexdigest(), found.s.tolist(), epochs]))
+
+if __name__ == "__main__":
+    main()
+"""
+
+
+def test_workers_do_not_matter_and_may_be_killed(dense, tmp_path):
+    np.save(tmp_path / "dense.npy", dense)
+    (tmp_path / "job.py").write_text(KILLING)
+    code = f"import runpy; runpy.run_path({str(tmp_path / 'job.py')!r}, run_name='__main__')"
+    found = []
+    for arguments in ((1, "calm"), (2, "kill")):
+        result = run_python(code, *arguments, tmp_path / "dense.npy", timeout=240)
+        assert result.returncode == 0, result.stderr
+        found.append(json.loads(result.stdout.splitlines()[-1]))
+    assert found[0] == found[1]
+    assert found[0][2] == [1, 2, 3, 4]

@@ -17,14 +17,20 @@ SPEED = {
 }
 SPEED_BY_RANK = {
     ("fastfactor", 16): Recipe(16, regularization=0.01, learning_rate=0.04),
-    ("fastfactor", 64): Recipe(64, regularization=0.015, learning_rate=0.03),
-    ("fastfactor", 128): Recipe(128, regularization=0.015, learning_rate=0.03),
+    ("fastfactor", 64): Recipe(64, regularization=0.015, learning_rate=0.035, pace_power=0.25),
+    ("fastfactor", 128): Recipe(128, regularization=0.0165, learning_rate=0.0325, pace_power=0.25),
 }
 
 TUNED = {
     ("ml-1m", "libmf"): Recipe(64, regularization=0.05, learning_rate=0.05, n_epochs=20),
     ("ml-1m", "fastfactor"): Recipe(
-        112, regularization=0.055, learning_rate=0.07, n_epochs=10, biases=True, frequency_power=0.4
+        112,
+        regularization=0.055,
+        learning_rate=0.08,
+        n_epochs=10,
+        biases=True,
+        frequency_power=0.4,
+        pace_power=0.25,
     ),
     ("ml-1m", "cmfrec"): Recipe(64, regularization=0.07, n_epochs=8, biases=True),
     ("ml-1m", "loops-blocks"): Recipe(64, regularization=0.035, learning_rate=0.02, n_epochs=26),

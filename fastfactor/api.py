@@ -40,7 +40,7 @@ def fit(
     l1_regularization: Any = 0.0,
     biases: bool | str = "auto",
     nonnegative: Any = False,
-    learning_rate: float | str = "auto",
+    learning_rate: Any = "auto",
     max_epochs: int | None = None,
     validation: Any = None,
     sample_weight: Any = None,
@@ -93,9 +93,10 @@ def fit(
         Fit mean + row offset + column offset beside U V^H; "auto" does for "missing", unless `nonnegative`.
     nonnegative : bool or (bool, bool)
         Keep the factors (and biases) of rows and of columns at 0 or above. Values are not shifted by their mean then.
-    learning_rate : float or "auto"
-        Step of the first epoch, in reciprocal units of the values; it falls to zero over the epochs, as a square. Where
-        a fit diverges it starts again with half the step.
+    learning_rate : float, (rows, columns) or "auto"
+        Step of the first epoch, in reciprocal units of the values; it falls to zero over the epochs, as a cube. Where
+        a fit diverges it starts again with half the step. A pair holds the steps of rows and of columns, each a number
+        or an array of one for each; smaller ones for frequent rows let the rare ones learn faster.
     max_epochs : int, optional
         Sweeps over the entries that the step size is planned for. By default 40 (more where "zero" needs them), or
         fewer where held-out entries got worse again.

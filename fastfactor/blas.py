@@ -59,23 +59,18 @@ def one_blas_thread() -> Iterator[None]:
         holders.leave()
 
 
-def run_in_slices(work: Callable[[slice], Any], n_rows: int, n_threads: int) -> list[Any]:
+def run_in_slices(work: Callable[[slice], Any], n_rows: int, n_threads: int, n_slices: int | None = None) -> list[Any]:
     """Return ``work(slice)`` for fixed slices of the rows, in order, from `n_threads` Python threads.
 
     The slices depend on `n_rows` only, so that whatever is summed from the results is the same for any thread count.
     """
-    n_slices = min(16, max(1, n_rows // 1024))  # shorter ones are not worth a thread
+    n_slices = n_slices or min(16, max(1, n_rows // 1024))  # shorter ones are not worth a thread
     edges = np.linspace(0, n_rows, n_slices + 1).astype(int)
     parts = [slice(int(start), int(stop)) for start, stop in itertools.pairwise(edges)]
     if n_threads == 1 or len(parts) == 1:
         return [work(part) for part in parts]
     with ThreadPoolExecutor(n_threads) as pool:
         return list(pool.map(work, parts))
-
-
-def inner_products(A: NDArray[Any], B: NDArray[Any], n_threads: int) -> NDArray[Any]:
-    """Return A^H B for tall A and B."""
-    return np.asarray(np.sum(run_in_slices(lambda part: A[part].conj().T @ B[part], len(A), n_threads), axis=0))
 
 
 def rotate_rows(U: NDArray[Any], T: NDArray[Any], n_threads: int) -> None:
@@ -87,6 +82,11 @@ def rotate_rows(U: NDArray[Any], T: NDArray[Any], n_threads: int) -> None:
             U[rows] = U[rows] @ T
 
     run_in_slices(work, len(U), n_threads)
+
+
+def pad(n: int, multiple: int) -> int:
+    """Return the least multiple of `multiple` that is >= n."""
+    return -(-n // multiple) * multiple
 
 
 def aligned_zeros(shape: tuple[int, ...], dtype: np.dtype[Any]) -> NDArray[Any]:

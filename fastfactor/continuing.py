@@ -38,6 +38,7 @@ def partial_fit(
         l1_penalty=recipe.l1_regularization,
         nonnegative=recipe.nonnegative,
         learning_rate=_NEXT_RATE / recipe.standard.penalty_unit if recipe.unobserved == "missing" else None,
+        pace=None,
         max_epochs=_EPOCHS[recipe.unobserved] if max_epochs is None else check_integer(max_epochs, "max_epochs", 1),
         max_seconds=math.inf,
         seed=check_integer(seed, "seed", 0),

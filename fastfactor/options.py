@@ -33,6 +33,9 @@ class Options:
     nonnegative : (bool, bool)
         Whether factors of rows and of columns are.
     learning_rate : float or None
+        The largest step of any row or column.
+    pace : (float or array, float or array) or None
+        The steps of rows and of columns over the largest; None when there is one step for all.
     max_epochs : int or None
     max_seconds : float
     seed : int
@@ -46,6 +49,7 @@ class Options:
     l1_penalty: tuple[float, float]
     nonnegative: tuple[bool, bool]
     learning_rate: float | None
+    pace: tuple[Any, Any] | None
     max_epochs: int | None
     max_seconds: float
     seed: int
@@ -116,11 +120,26 @@ def check_row_penalties(value: Any, name: str) -> tuple[Any, Any]:
     return sides[0], sides[1]
 
 
-def check_penalty_lengths(penalty: tuple[Any, Any] | None, shape: tuple[int, int]) -> None:
-    """Raise a ValueError if penalties were given for each row or column, but not as many as X has."""
-    for side, n, what in zip(penalty or (), shape, ("rows", "columns"), strict=False):
-        if np.ndim(side) and len(side) != n:
-            raise ValueError(f"regularization has {len(side)} numbers for the {n} {what} of X")
+def check_learning_rate(value: Any) -> tuple[float | None, tuple[Any, Any] | None]:
+    """Return the largest step and the pace of rows and columns, as `Options` has them."""
+    if isinstance(value, str) and value == "auto":
+        return None, None
+    if not isinstance(value, tuple | list):
+        return check_real(value, "learning_rate", strict=True), None
+    sides = check_row_penalties(value, "learning_rate")
+    for side, what in zip(sides, ("rows", "columns"), strict=True):
+        if np.min(side, initial=np.inf) <= 0:
+            raise ValueError(f"learning_rate of {what} must be above 0, got {np.min(side)} at {np.argmin(side)}")
+    largest = float(max(np.max(side, initial=0.0) for side in sides))
+    return largest, (sides[0] / largest, sides[1] / largest)
+
+
+def check_lengths(options: Options, shape: tuple[int, int]) -> None:
+    """Raise a ValueError if penalties or steps were given for each row or column, but not as many as X has."""
+    for name, pair in (("regularization", options.penalty), ("learning_rate", options.pace)):
+        for side, n, what in zip(pair or (), shape, ("rows", "columns"), strict=False):
+            if np.ndim(side) and len(side) != n:
+                raise ValueError(f"{name} has {len(side)} numbers for the {n} {what} of X")
 
 
 def check_flag(value: Any, name: str) -> bool:
@@ -257,17 +276,19 @@ def check_options(
     elif unobserved == "zero":
         penalty = (0.0, 0.0)
     signs = check_flags(nonnegative, "nonnegative")
-    rate = None
-    if not (isinstance(learning_rate, str) and learning_rate == "auto"):
-        rate = check_real(learning_rate, "learning_rate", strict=True)
+    rate, pace = check_learning_rate(learning_rate)
+    l1_penalty = check_penalty(l1_regularization, "l1_regularization")
+    if pace is not None and any(l1_penalty):
+        raise ValueError("learning_rate must be one number, or 'auto', where there is an l1_regularization")
     return Options(
         rank=check_integer(rank, "rank", 1),
         loss=check_loss(loss),
         biases=unobserved == "missing" and not any(signs) if isinstance(biases, str) else bool(biases),
         penalty=penalty,
-        l1_penalty=check_penalty(l1_regularization, "l1_regularization"),
+        l1_penalty=l1_penalty,
         nonnegative=signs,
         learning_rate=rate,
+        pace=pace,
         max_epochs=None if max_epochs is None else check_integer(max_epochs, "max_epochs", 1),
         max_seconds=math.inf if max_seconds is None else check_real(max_seconds, "max_seconds", strict=True),
         seed=check_integer(seed, "seed", 0),

@@ -19,7 +19,7 @@ from fastfactor.matrix.positives import as_positives, store_rows
 from fastfactor.matrix.sizes import measure
 from fastfactor.matrix.weights import as_weights, weigh_moments
 from fastfactor.model import Factorization
-from fastfactor.options import Options, check_dtype, check_penalty_lengths, check_real, refuse_beyond
+from fastfactor.options import Options, check_dtype, check_lengths, check_real, refuse_beyond
 from fastfactor.solvers.budget import Planned, predict_dense_memory, predict_memory
 from fastfactor.solvers.fitting import Fitted, Task, fit_dense, fit_observed, may_stop
 from fastfactor.solvers.journal import Journal
@@ -70,7 +70,7 @@ def fit_zero(
     else:
         labels = check_domain(find_traits(options.loss).domain, A.ravel(), lambda i: divmod(i, A.shape[1]))
         standard = standardise(options.loss, A.ravel(), _is_centred(options), labels)
-    check_penalty_lengths(options.penalty, A.shape)
+    check_lengths(options, A.shape)
     task = Task.of(options, computed, standard, as_start(init, A.shape, computed), journal)
     real = A.real.dtype.type
     shift, scale = standard.labels
@@ -96,7 +96,7 @@ def fit_missing(
     if limit < np.inf:
         _check_room(limit, X, validation, shape, dtype, options, sample_weight is not None, init is not None)
     observed = as_observations(X, shape=shape, duplicates=duplicates)
-    check_penalty_lengths(options.penalty, observed.shape)
+    check_lengths(options, observed.shape)
     computed = check_dtype(dtype, observed.data.dtype, np.float32)
     _check_real_only(options, computed)
     if observed.std == 0:
@@ -137,7 +137,7 @@ def fit_positives(
 ) -> Factorization:
     """Fit positives, and zeros of small weight."""
     observed = as_positives(X, shape, duplicates)
-    check_penalty_lengths(options.penalty, observed.shape)
+    check_lengths(options, observed.shape)
     computed = check_dtype(dtype, observed.data.dtype, np.float32)
     weights = None if sample_weight is None else as_weights(sample_weight, X, observed)
     start = as_start(init, observed.shape, computed)

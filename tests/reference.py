@@ -86,7 +86,7 @@ def visit_dense(A, row_starts, col_starts, diagonals):
     return visits
 
 
-def sweep(U, V, row_bias, col_bias, visits, lr, reg, biases, loss="squared", place=None, prox=None):
+def sweep(U, V, row_bias, col_bias, visits, lr, reg, biases, loss="squared", place=None, prox=None, pace=None):
     """Return U, V, row_bias, col_bias after one step on each visit, and the sum of the losses before each step.
 
     One step on (r, c), all from the old values: U_r += lr (e V_c - reg U_r), V_c += lr (conj(e) U_r - reg V_c), with
@@ -94,11 +94,13 @@ def sweep(U, V, row_bias, col_bias, visits, lr, reg, biases, loss="squared", pla
     value count times slope and height, and no lr e is longer than LONGEST_STEP. A visit's fourth item is its
     weight, 1 where it has none. `prox` is (l1 of rows, l1 of columns,
     least of rows, least of columns): after the step each number moves lr l1 towards 0, never past, and up to the least.
+    `pace` is (of rows, of columns): what lr is multiplied by for each, which no prox goes with.
     """
     double = np.result_type(U.dtype, np.float64)
     U, V, row_bias, col_bias = (np.array(M, double) for M in (U, V, row_bias, col_bias))
     reg_row, reg_col = np.broadcast_to(reg[0], len(U)), np.broadcast_to(reg[1], len(V))  # one for all, or one each
     value, derivative = LOSSES[loss] if isinstance(loss, str) else loss
+    pace_row, pace_col = (np.ones(len(U)), np.ones(len(V))) if pace is None else pace
     origin, scale, slope, height = (0, 1, 1, 1) if place is None else place
     total = 0.0
     for r, c, x, *weight in visits:
@@ -110,11 +112,11 @@ def sweep(U, V, row_bias, col_bias, visits, lr, reg, biases, loss="squared", pla
         if place is not None:
             e = np.clip(lr * e, -LONGEST_STEP, LONGEST_STEP) / lr
         u, v = U[r].copy(), V[c].copy()
-        U[r] = u + lr * (e * v - reg_row[r] * u)
-        V[c] = v + lr * (np.conj(e) * u - reg_col[c] * v)
+        U[r] = u + lr * pace_row[r] * (e * v - reg_row[r] * u)
+        V[c] = v + lr * pace_col[c] * (np.conj(e) * u - reg_col[c] * v)
         if biases:
-            row_bias[r] += lr * (e - reg_row[r] * row_bias[r])
-            col_bias[c] += lr * (e - reg_col[c] * col_bias[c])
+            row_bias[r] += lr * pace_row[r] * (e - reg_row[r] * row_bias[r])
+            col_bias[c] += lr * pace_col[c] * (e - reg_col[c] * col_bias[c])
         if prox is not None:
             for M, i, side in ((U, r, 0), (V, c, 1), (row_bias, r, 0), (col_bias, c, 1))[: 4 if biases else 2]:
                 shorter = np.sign(M[i]) * np.maximum(np.abs(M[i]) - lr * prox[side], 0)

@@ -8,6 +8,7 @@ from fastfactor.kernels.update import Step
 from fastfactor.matrix.grid import DenseGrid, build_grid
 from fastfactor.matrix.inputs import as_dense, as_observations
 from fastfactor.solvers.memory import choose_spec, draw_factors
+from fastfactor.solvers.sgd import compute_shrink
 
 LR, REG = 0.03, (0.2, 0.1)
 SEED = 5
@@ -44,25 +45,27 @@ def draw(shape, rank, dtype, biases, loss="squared"):
     return factors, Static(spec)
 
 
-def sweep_library(grid, factors, static, diagonals, reg=REG, place=None, prox=None):
+def sweep_library(grid, factors, static, diagonals, reg=REG, place=None, prox=None, pace=None):
     real = factors.U.real.dtype.type
     losses = np.zeros((grid.n_stripes, grid.n_stripes))
-    shrink = (np.asarray(1 - LR * r, real) if np.ndim(r) else real(1 - LR * r) for r in reg)
-    step = Step(real(LR), *shrink, place if place is None else np.array(place, real), prox)
+    rates = (LR, LR) if pace is None else (LR * pace[0], LR * pace[1])
+    shrink = (compute_shrink(lr, r, real) for lr, r in zip(rates, reg, strict=True))
+    paces = (None, None) if pace is None else (side.astype(real) for side in pace)
+    step = Step(real(LR), *shrink, place if place is None else np.array(place, real), prox, *paces)
     grid.sweep(factors, diagonals, losses, step, static)
     return losses.sum()
 
 
 def assert_equal_to_oracle(
-    grid, visits, rank, dtype, biases, diagonals, reg=REG, loss=("squared", None, "squared"), prox=None
+    grid, visits, rank, dtype, biases, diagonals, reg=REG, loss=("squared", None, "squared"), prox=None, pace=None
 ):
     """Compare; `loss` is the name in a Spec, the place, and the oracle's loss: a name or two functions."""
     name, place, functions = loss
     factors, static = draw(grid.shape, rank, dtype, biases, name)
-    expected = reference.sweep(*factors, visits, LR, reg, biases, functions, place, prox)
+    expected = reference.sweep(*factors, visits, LR, reg, biases, functions, place, prox, pace)
     before = [M.copy() for M in factors]
     scaled = None if prox is None else np.array([LR * prox[0], LR * prox[1], *prox[2:]], factors.U.dtype)
-    loss = sweep_library(grid, factors, static, diagonals, reg, place, scaled)
+    loss = sweep_library(grid, factors, static, diagonals, reg, place, scaled, pace)
     tolerance = TOLERANCE[np.dtype(dtype).name]
     for old, got, wanted in zip(before, factors, expected[:4], strict=True):
         np.testing.assert_allclose(got, wanted, rtol=tolerance, atol=tolerance)

@@ -24,7 +24,7 @@ class Recipe:
     """Options of one fit. `regularization` is per observed entry; 0 for `learning_rate` means that a peer has none.
 
     With a `frequency_power` the penalty of a row or column falls as that power of its number of entries; its mean over
-    the entries is then `regularization`. Only fastfactor can.
+    the entries is then `regularization`. The same for the step with a `pace_power`. Only fastfactor can.
     """
 
     rank: int
@@ -33,6 +33,7 @@ class Recipe:
     n_epochs: int = 10
     biases: bool = False
     frequency_power: float = 0.0
+    pace_power: float = 0.0
     n_threads: int = 2
     seed: int = 0
     dtype: str = "float32"

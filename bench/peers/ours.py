@@ -22,8 +22,8 @@ class Fit(CompletionPeer):
         model = fit(
             train,
             recipe.rank,
-            regularization=_penalise(train, recipe),
-            learning_rate=recipe.learning_rate,
+            regularization=_by_frequency(train, recipe.regularization, recipe.frequency_power),
+            learning_rate=_by_frequency(train, recipe.learning_rate, recipe.pace_power),
             biases=recipe.biases,
             max_epochs=recipe.n_epochs,
             validation=False if test is None else test,
@@ -39,11 +39,12 @@ class Fit(CompletionPeer):
         return Run(model.history["epoch"], ends, predict, errors)
 
 
-def _penalise(train: sp.csr_matrix, recipe: Recipe) -> Any:
-    if recipe.frequency_power == 0:
-        return recipe.regularization
+def _by_frequency(train: sp.csr_matrix, mean: float, power: float) -> Any:
+    """Return numbers for rows and for columns that fall as a power of their counts, with that mean over entries."""
+    if power == 0:
+        return mean
     counts = np.diff(train.indptr), np.bincount(train.indices, minlength=train.shape[1])
-    return tuple(_weigh(np.maximum(c, 1), recipe.frequency_power) * recipe.regularization for c in counts)
+    return tuple(_weigh(np.maximum(c, 1), power) * mean for c in counts)
 
 
 def _weigh(counts: NDArray[np.integer], power: float) -> NDArray[np.float64]:

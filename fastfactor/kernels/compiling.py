@@ -76,6 +76,15 @@ def kernel(function: Any) -> Any:
     return _with_cache(numba.njit(function, fastmath=FASTMATH, error_model="numpy", nogil=True))
 
 
+def strict_kernel(function: Any) -> Any:
+    """Compile a function whose sums are taken in the order they are written in, wherever it is inlined.
+
+    Under FASTMATH the order also depends on how often code went through the optimiser, and that differs between a
+    process that compiles a kernel and one that loads it from the disk cache.
+    """
+    return _with_cache(numba.njit(function, error_model="numpy", nogil=True))
+
+
 def parallel_kernel(function: Any) -> Any:
     """Compile a function whose `prange` loops share out over the threads; call it through `threads.launch`."""
     return _with_cache(numba.njit(function, fastmath=FASTMATH, error_model="numpy", nogil=True, parallel=True))

@@ -11,8 +11,10 @@ from __future__ import annotations
 
 from typing import Any, NamedTuple
 
+import numpy as np
 from numba import prange
 
+from fastfactor.kernels.basis import quad
 from fastfactor.kernels.compiling import kernel, parallel_kernel
 from fastfactor.kernels.simd import conj, load, store, zeros
 
@@ -45,18 +47,34 @@ class DenseRows(NamedTuple):
 
 
 @kernel
+def entries_of(A, r):
+    """Return where the entries of row r begin and end; unsigned, so that nothing looks for negative indices."""
+    return np.uint64(A.indptr[r]), np.uint64(A.indptr[r + 1])
+
+
+@kernel
 def multiply_row(A, r, V, q, static):
-    """Return A_r V, chunk q."""
-    y = zeros(V, static)
-    for e in range(A.indptr[r], A.indptr[r + 1]):
-        y = y + V.dtype.type(A.scale * A.values[e]) * load(V, A.indices[e], q, static)
-    return y
+    """Return A_r V, chunk q. Three sums take turns, so that none has to wait for the addition before it."""
+    y0, y1, y2 = zeros(V, static), zeros(V, static), zeros(V, static)
+    start, stop = entries_of(A, r)
+    thirds = (stop - start) // np.uint64(3)
+    for i in range(thirds):
+        e = start + np.uint64(3) * i
+        y0 = y0 + V.dtype.type(A.scale * A.values[e]) * load(V, A.indices[e], q, static)
+        e += np.uint64(1)
+        y1 = y1 + V.dtype.type(A.scale * A.values[e]) * load(V, A.indices[e], q, static)
+        e += np.uint64(1)
+        y2 = y2 + V.dtype.type(A.scale * A.values[e]) * load(V, A.indices[e], q, static)
+    for e in range(start + np.uint64(3) * thirds, stop):
+        y0 = y0 + V.dtype.type(A.scale * A.values[e]) * load(V, A.indices[e], q, static)
+    return y0 + y1 + y2
 
 
 @kernel
 def scatter_row(A, r, y, G, static):
     """Add A_r^H y to G."""
-    for e in range(A.indptr[r], A.indptr[r + 1]):
+    start, stop = entries_of(A, r)
+    for e in range(start, stop):
         c = A.indices[e]
         store(G, c, 0, load(G, c, 0, static) + conj(G.dtype.type(A.scale * A.values[e])) * y, static)
 
@@ -125,24 +143,26 @@ def drain(G, Z, starts, q, static):
 def multiply_tile(A, r, V, q, static):
     """Return A_r V, ..., A_{r+3} V, chunk q, of a dense A."""
     y0, y1, y2, y3 = zeros(V, static), zeros(V, static), zeros(V, static), zeros(V, static)
-    for c in range(A.values.shape[1]):
+    r0, r1, r2, r3 = quad(r)
+    for c in range(np.uint64(A.values.shape[1])):
         v = load(V, c, q, static)
-        y0 = y0 + V.dtype.type(A.scale * A.values[r, c]) * v
-        y1 = y1 + V.dtype.type(A.scale * A.values[r + 1, c]) * v
-        y2 = y2 + V.dtype.type(A.scale * A.values[r + 2, c]) * v
-        y3 = y3 + V.dtype.type(A.scale * A.values[r + 3, c]) * v
+        y0 = y0 + V.dtype.type(A.scale * A.values[r0, c]) * v
+        y1 = y1 + V.dtype.type(A.scale * A.values[r1, c]) * v
+        y2 = y2 + V.dtype.type(A.scale * A.values[r2, c]) * v
+        y3 = y3 + V.dtype.type(A.scale * A.values[r3, c]) * v
     return y0, y1, y2, y3
 
 
 @kernel
 def scatter_tile(A, r, y0, y1, y2, y3, G, static):
     """Add A_r^H y0 + ... + A_{r+3}^H y3 to G, for a dense A."""
-    for c in range(A.values.shape[1]):
+    r0, r1, r2, r3 = quad(r)
+    for c in range(np.uint64(A.values.shape[1])):
         g = load(G, c, 0, static)
-        g = g + conj(G.dtype.type(A.scale * A.values[r, c])) * y0
-        g = g + conj(G.dtype.type(A.scale * A.values[r + 1, c])) * y1
-        g = g + conj(G.dtype.type(A.scale * A.values[r + 2, c])) * y2
-        g = g + conj(G.dtype.type(A.scale * A.values[r + 3, c])) * y3
+        g = g + conj(G.dtype.type(A.scale * A.values[r0, c])) * y0
+        g = g + conj(G.dtype.type(A.scale * A.values[r1, c])) * y1
+        g = g + conj(G.dtype.type(A.scale * A.values[r2, c])) * y2
+        g = g + conj(G.dtype.type(A.scale * A.values[r3, c])) * y3
         store(G, c, 0, g, static)
 
 

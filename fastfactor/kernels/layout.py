@@ -6,7 +6,12 @@ import numpy as np
 from numba import prange, types
 from numba.extending import overload
 
-from fastfactor.kernels.compiling import kernel, parallel_kernel
+from fastfactor.kernels.ahead import prefetch_number
+from fastfactor.kernels.compiling import kernel, parallel_kernel, strict_kernel
+
+# Numbers at the start of the next row that `fill_blocks` asks for: half a kilobyte, by when the hardware has noticed.
+EARLY = 128
+LINE = 16  # numbers of four bytes in a cache line
 
 
 @kernel
@@ -27,6 +32,35 @@ def is_held_out(seed, i, threshold):
     return threshold > 0 and (hash_counter(seed, i) >> np.uint64(32)) < threshold
 
 
+@strict_kernel
+def add_moments(data, first, last):
+    """Return the sums over data[first:last] of the values' real parts, squared moduli and imaginary parts.
+
+    Four sums of each take turns, so that none has to wait for the addition before it.
+    """
+    re0, re1, re2, re3 = 0.0, 0.0, 0.0, 0.0
+    im0, im1, im2, im3 = 0.0, 0.0, 0.0, 0.0
+    sq0, sq1, sq2, sq3 = 0.0, 0.0, 0.0, 0.0
+    quads = (last - first) // np.uint64(4)
+    for q in range(quads):
+        i = first + np.uint64(4) * q
+        x0, x1, x2, x3 = data[i], data[i + np.uint64(1)], data[i + np.uint64(2)], data[i + np.uint64(3)]
+        re0, im0, sq0 = add_moment(x0, re0, im0, sq0)
+        re1, im1, sq1 = add_moment(x1, re1, im1, sq1)
+        re2, im2, sq2 = add_moment(x2, re2, im2, sq2)
+        re3, im3, sq3 = add_moment(x3, re3, im3, sq3)
+    for i in range(first + np.uint64(4) * quads, last):
+        re0, im0, sq0 = add_moment(data[i], re0, im0, sq0)
+    return (re0 + re1) + (re2 + re3), (sq0 + sq1) + (sq2 + sq3), (im0 + im1) + (im2 + im3)
+
+
+@strict_kernel
+def add_moment(x, re, im, sq):
+    """Add the parts of x, and its squared modulus, to the sums."""
+    a, b = np.float64(x.real), np.float64(x.imag)
+    return re + a, im + b, sq + (a * a + b * b)
+
+
 @parallel_kernel
 def inspect_rows(indptr, indices, data, n_cols, slices, sums, faults):
     """Look once at every stored entry, slice by slice of the rows.
@@ -40,22 +74,17 @@ def inspect_rows(indptr, indices, data, n_cols, slices, sums, faults):
     faults : (n, 2) int64 array, written
         Entries whose column is out of range; entries not above the one before them in their row.
     """
+    one = np.uint64(1)
     for s in prange(len(slices) - 1):
-        total, square, imaginary = 0.0, 0.0, 0.0
+        sums[s] = add_moments(data, np.uint64(indptr[slices[s]]), np.uint64(indptr[slices[s + 1]]))
         outside, unsorted = 0, 0
         for r in range(slices[s], slices[s + 1]):
-            before = np.int64(-1)
-            for i in range(indptr[r], indptr[r + 1]):
+            first, last = np.uint64(indptr[r]), np.uint64(indptr[r + 1])
+            for i in range(first, last):  # two loops: each is vectorised, one that does both is not
                 c = np.int64(indices[i])
-                outside += c < 0 or c >= n_cols
-                unsorted += c <= before
-                before = c
-                x = data[i]
-                re, im = np.float64(x.real), np.float64(x.imag)
-                total += re
-                imaginary += im
-                square += re * re + im * im
-        sums[s, 0], sums[s, 1], sums[s, 2] = total, square, imaginary
+                outside += (c < 0) | (c >= n_cols)
+            for i in range(first + one, last):
+                unsorted += indices[i] <= indices[i - one]
         faults[s, 0], faults[s, 1] = outside, unsorted
 
 
@@ -184,6 +213,10 @@ def fill_blocks(matrix, weights, row_order, col_place, blocks, standard, held_ou
         h = held_starts[b]
         for p in range(row_starts[b], row_starts[b + 1]):
             r = row_order[p]
+            following = indptr[row_order[min(p + 1, row_starts[b + 1] - 1)]]  # rows of a stripe lie apart
+            for k in range(0, EARLY, LINE):
+                prefetch_number(indices, following + k)
+                prefetch_number(data, following + k)
             for i in range(np.uint64(indptr[r]), np.uint64(indptr[r + 1])):
                 j = np.uint64(indices[i])  # unsigned: no look at negative indices
                 c = stripe[j]

@@ -190,19 +190,25 @@ def _store(typingctx, M, row, chunk, v, static):
     return types.void(M, types.intp, types.intp, v, static), codegen
 
 
+def _fetch(builder, pointer):
+    """Ask for the cache line at `pointer`."""
+    byte, int32 = ir.IntType(8).as_pointer(), ir.IntType(32)
+    fetch = cgutils.get_or_insert_function(
+        builder.module, ir.FunctionType(ir.VoidType(), [byte, int32, int32, int32]), "llvm.prefetch.p0"
+    )
+    # for reading, keep in all caches, data
+    builder.call(fetch, [builder.bitcast(pointer, byte), int32(0), int32(3), int32(1)])
+
+
 @intrinsic
 def _prefetch(typingctx, M, row, chunk, static):
     vec = VecType(M.dtype, static.spec.lanes)
 
     def codegen(context, builder, sig, args):
-        byte, int32 = ir.IntType(8).as_pointer(), ir.IntType(32)
-        fetch = cgutils.get_or_insert_function(
-            builder.module, ir.FunctionType(ir.VoidType(), [byte, int32, int32, int32]), "llvm.prefetch.p0"
-        )
-        pointer = builder.bitcast(_address(context, builder, static, vec, sig.args[0], *args[:3]), byte)
+        pointer = _address(context, builder, static, vec, sig.args[0], *args[:3])
+        pointer = builder.bitcast(pointer, ir.IntType(8).as_pointer())
         for offset in range(0, sum(vec.parts) * vec.real.bitwidth // 8, CACHE_LINE):
-            line = builder.gep(pointer, [ir.Constant(ir.IntType(64), offset)])
-            builder.call(fetch, [line, int32(0), int32(3), int32(1)])  # for reading, keep in all caches, data
+            _fetch(builder, builder.gep(pointer, [ir.Constant(ir.IntType(64), offset)]))
         return context.get_dummy_value()
 
     return types.void(M, types.intp, types.intp, static), codegen

@@ -49,6 +49,20 @@ def select_stripes(factors, r0, r1, c0, c1):
 
 
 @kernel
+def select_step(step, r0, r1, c0, c1):
+    """Return the step with what it says of rows r0:r1 and columns c0:c1."""
+    return Step(
+        step.lr,
+        cut(step.shrink_u, r0, r1),
+        cut(step.shrink_v, c0, c1),
+        step.place,
+        step.prox,
+        cut(step.pace_u, r0, r1),
+        cut(step.pace_v, c0, c1),
+    )
+
+
+@kernel
 def sweep_entry(factors, entries, i, step, static):
     """Update on entry i, having asked for the factors of a later one."""
     later = entries[i + AHEAD]
@@ -85,25 +99,15 @@ def sweep_stored(factors, blocks, diagonals, losses, step, static):
     The blocks of one diagonal touch disjoint factors, and each is walked in a fixed order by one thread: the result is
     the same, bit for bit, for any number of threads.
     """
-    B = len(blocks.row_starts) - 1
+    rows, cols = blocks.row_starts, blocks.col_starts
+    B = len(rows) - 1
     for d in diagonals:
         for b in prange(B):
             c = (b + d) % B
-            factors_here = select_stripes(
-                factors,
-                blocks.row_starts[b],
-                blocks.row_starts[b + 1],
-                blocks.col_starts[c],
-                blocks.col_starts[c + 1],
-            )
+            r0, r1, c0, c1 = rows[b], rows[b + 1], cols[c], cols[c + 1]
+            factors_here = select_stripes(factors, r0, r1, c0, c1)
             start, stop = blocks.offsets[B * b + c], blocks.offsets[B * b + c + 1]
-            step_here = Step(
-                step.lr,
-                cut(step.shrink_u, blocks.row_starts[b], blocks.row_starts[b + 1]),
-                cut(step.shrink_v, blocks.col_starts[c], blocks.col_starts[c + 1]),
-                step.place,
-                step.prox,
-            )
+            step_here = select_step(step, r0, r1, c0, c1)
             losses[b, d] = sweep_block(factors_here, blocks.entries, start, stop, step_here, static)
 
 
@@ -141,5 +145,5 @@ def sweep_dense(factors, A, stripes, diagonals, losses, step, static):
             c = (b + d) % B
             r0, r1, c0, c1 = row_starts[b], row_starts[b + 1], col_starts[c], col_starts[c + 1]
             factors_here = select_stripes(factors, r0, r1, c0, c1)
-            step_here = Step(step.lr, cut(step.shrink_u, r0, r1), cut(step.shrink_v, c0, c1), step.place, step.prox)
+            step_here = select_step(step, r0, r1, c0, c1)
             losses[b, d] = sweep_dense_block(A[r0:r1, c0:c1], factors_here, step_here, static)

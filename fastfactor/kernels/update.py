@@ -41,6 +41,8 @@ class Step(NamedTuple):
     prox : (4,) real array or None
         Thresholds lr * l1 of rows and of columns, and the least that their numbers may be, 0 or -inf; None, which
         compiles to nothing, where there is neither an L1 penalty nor a bound.
+    pace_u, pace_v : array or None
+        The steps of single rows and columns over `lr`; None, which compiles to nothing, where all have the same.
     """
 
     lr: Any
@@ -48,6 +50,8 @@ class Step(NamedTuple):
     shrink_v: Any
     place: Any = None
     prox: Any = None
+    pace_u: Any = None
+    pace_v: Any = None
 
 
 def at(numbers, i):
@@ -103,7 +107,7 @@ def _at_or_none(numbers, i):
 
 
 def weigh(number, weight):
-    """Return `number` times the weight of an entry; weights of None compile to nothing."""
+    """Return `number` times a weight; a weight of None compiles to nothing."""
     return number if weight is None else number * weight
 
 
@@ -155,11 +159,12 @@ def update_entry(factors, r, c, x, step, static, weight=None):
     p = predict_entry(factors, r, c, static)
     g = bounded(step.lr * weigh(derivative(static, step.place, x, p), weight), step.place)
     shrink_u, shrink_v = at(step.shrink_u, r), at(step.shrink_v, c)
+    gu, gv = weigh(g, at_or_none(step.pace_u, r)), weigh(g, at_or_none(step.pace_v, c))
     for k in range(n_chunks(U, static)):
         u, v = load(U, r, k, static), load(V, c, k, static)
-        store(U, r, k, approach(shrink_u * u - g * v, step.prox, 0), static)
-        store(V, c, k, approach(shrink_v * v - conj(g) * u, step.prox, 1), static)
+        store(U, r, k, approach(shrink_u * u - gu * v, step.prox, 0), static)
+        store(V, c, k, approach(shrink_v * v - conj(gv) * u, step.prox, 1), static)
     if static.biases:
-        factors.row_bias[r] = approach(shrink_u * factors.row_bias[r] - g, step.prox, 0)
-        factors.col_bias[c] = approach(shrink_v * factors.col_bias[c] - g, step.prox, 1)
+        factors.row_bias[r] = approach(shrink_u * factors.row_bias[r] - gu, step.prox, 0)
+        factors.col_bias[c] = approach(shrink_v * factors.col_bias[c] - gv, step.prox, 1)
     return weigh(value(static, step.place, x, p), weight)

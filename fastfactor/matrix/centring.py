@@ -10,11 +10,27 @@ import scipy.sparse as sp
 from numpy.typing import NDArray
 
 from fastfactor.matrix.inputs import is_sparse
-from fastfactor.matrix.operators import CentredOperand, Operand, as_operand, check_finite_matrix, frobenius_norm
+from fastfactor.matrix.operators import Operand, as_operand, check_finite_matrix, frobenius_norm
 
 Array = NDArray[Any]
 
 SMALL = 100_000  # entries up to which a sparse matrix may as well be dense
+
+
+class CentredOperand(Operand):
+    """B - p q^H for vectors p and q, without forming it."""
+
+    def __init__(self, base: Operand, p: Array, q: Array) -> None:
+        self.base, self.p, self.q = base, p.astype(base.dtype)[:, None], q.astype(base.dtype)[:, None]
+        self.m, self.n, self.dtype, self.scale = base.m, base.n, base.dtype, base.scale
+
+    def multiply(self, V: Array) -> Array:
+        """Return B V - p (q^H V)."""
+        return np.asarray(self.base.multiply(V) - self.p @ (self.q.conj().T @ V))
+
+    def adjoint(self, U: Array) -> Array:
+        """Return B^H U - q (p^H U)."""
+        return np.asarray(self.base.adjoint(U) - self.q @ (self.p.conj().T @ U))
 
 
 @dataclass

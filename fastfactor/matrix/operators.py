@@ -6,6 +6,7 @@ of two on the way, so that neither A^H A overflows nor underflows.
 
 from __future__ import annotations
 
+import functools
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from typing import Any
@@ -14,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.sparse.linalg import LinearOperator, aslinearoperator
 
-from fastfactor.blas import aligned_empty, aligned_zeros, run_in_slices
+from fastfactor.blas import aligned_empty, aligned_zeros, pad, run_in_slices
 from fastfactor.kernels.gram import (
     DenseRows,
     SparseRows,
@@ -27,7 +28,8 @@ from fastfactor.kernels.gram import (
     multiply_sparse,
 )
 from fastfactor.kernels.simd import Spec, Static
-from fastfactor.matrix.inputs import is_sparse
+from fastfactor.matrix.inputs import check_structure, is_sparse
+from fastfactor.matrix.transposing import transpose_arrays
 from fastfactor.threads import launch
 
 BLOCK = 8  # columns that a pass works on
@@ -68,9 +70,14 @@ class Operand(ABC):
         G[0, : self.n] += self.adjoint(self.multiply(X[: self.n]))
 
     def triplets(self, V: Array, s: Array) -> tuple[Array, Array]:
-        """Return U = B V / s and B^H U; columns where s is zero come out as zeros."""
-        U = self.multiply(V) * invert(s)
-        return U, self.adjoint(U)
+        """Return U = B V / s and B^H U; columns where s is zero come out as zeros.
+
+        All three matrices have rows of zeros up to a multiple of four, and a multiple of BLOCK columns.
+        """
+        U, Z = np.zeros((pad(self.m, 4), V.shape[1]), V.dtype), np.zeros_like(V)
+        U[: self.m] = self.multiply(V[: self.n]) * invert(s)
+        Z[: self.n] = self.adjoint(U[: self.m])
+        return U, Z
 
     def certify(self, V: Array, U: Array, s: Array) -> tuple[Array, Array]:
         """Return the norms of the columns of B V - U s and of B^H U - V s, computed anew from B."""
@@ -126,7 +133,8 @@ class SparseOperand(Operand):
 
     def triplets(self, V: Array, s: Array) -> tuple[Array, Array]:
         """Return U = B V / s and B^H U, in one reading of B for each block."""
-        U, Z = aligned_empty((self.m, V.shape[1]), V.dtype), np.empty_like(V)
+        U, Z = aligned_empty((pad(self.m, 4), V.shape[1]), V.dtype), np.empty_like(V)
+        U[self.m :], Z[self.n :] = 0, 0
         inverse = invert(s)[None, :].astype(V.dtype)
         G = aligned_zeros((N_SLICES, self.n, BLOCK), V.dtype)
         for q in range(V.shape[1] // BLOCK):
@@ -174,8 +182,9 @@ class DenseOperand(Operand):
         rest = self._take(slice(self.m - self.m % 4, self.m))  # the kernel takes four rows at a time
         G[0, : self.n] += rest.conj().T @ (rest @ X[: self.n])
 
-    def _slices(self, work: Any) -> list[Any]:
-        return run_in_slices(work, self.m, self.n_threads)
+    def _slices(self, work: Any, width: int) -> list[Any]:
+        is_short = self.m * self.n * width < 1e8  # then threads cost more than they save
+        return run_in_slices(work, self.m, 1 if is_short else self.n_threads)
 
     def gram(self) -> Array:
         """Return B^H B."""
@@ -184,7 +193,8 @@ class DenseOperand(Operand):
             rows = self._take(part)  # taken once: NumPy then sees a symmetric product, which costs half
             return np.asarray(rows.conj().T @ rows)
 
-        return np.asarray(np.sum(self._slices(work), axis=0))
+        n_slices = max(1, min(16, self.m // (3 * self.n)))  # each sums up a matrix of its own
+        return np.asarray(functools.reduce(np.add, run_in_slices(work, self.m, self.n_threads, n_slices)))
 
     def _take(self, part: slice) -> Array:
         rows = self.B[part].astype(self.dtype, copy=False)
@@ -197,12 +207,12 @@ class DenseOperand(Operand):
         def work(part: slice) -> None:
             np.matmul(self._take(part), V, out=U[part])
 
-        self._slices(work)
+        self._slices(work, V.shape[1])
         return U
 
     def adjoint(self, U: Array) -> Array:
         """Return B^H U."""
-        return np.asarray(np.sum(self._slices(lambda part: self._take(part).conj().T @ U[part]), axis=0))
+        return np.asarray(np.sum(self._slices(lambda part: self._take(part).conj().T @ U[part], U.shape[1]), axis=0))
 
 
 class CallableOperand(Operand):
@@ -255,22 +265,6 @@ class DeflatedOperand(Operand):
     @staticmethod
     def _project(Q: Array, X: Array) -> Array:
         return np.asarray(X - Q @ (Q.conj().T @ X))
-
-
-class CentredOperand(Operand):
-    """B - p q^H for vectors p and q, without forming it."""
-
-    def __init__(self, base: Operand, p: Array, q: Array) -> None:
-        self.base, self.p, self.q = base, p.astype(base.dtype)[:, None], q.astype(base.dtype)[:, None]
-        self.m, self.n, self.dtype, self.scale = base.m, base.n, base.dtype, base.scale
-
-    def multiply(self, V: Array) -> Array:
-        """Return B V - p (q^H V)."""
-        return np.asarray(self.base.multiply(V) - self.p @ (self.q.conj().T @ V))
-
-    def adjoint(self, U: Array) -> Array:
-        """Return B^H U - q (p^H U)."""
-        return np.asarray(self.base.adjoint(U) - self.q @ (self.p.conj().T @ U))
 
 
 def power_of_two(size: float) -> float:
@@ -344,14 +338,17 @@ def as_operand(A: Any, n_threads: int, rng: np.random.Generator) -> Operand:
 
 
 def _as_sparse_operand(A: Any, is_adjoint: bool) -> SparseOperand:
-    B = A.tocsc() if is_adjoint else A.tocsr()
-    values = _as_float(B.data)
-    size = find_largest(values[: B.indptr[-1]])
+    check_structure(A, "A")
+    A = A if A.format in ("csr", "csc") else A.tocsr()
+    values = _as_float(A.data[: A.indptr[-1]])
+    size = find_largest(values)
     _check_finite(size)
-    if is_adjoint:  # the CSC arrays of A are the CSR arrays of its transpose
-        values = values.conj() if values.dtype.kind == "c" else values
-    shape = A.shape[::-1] if is_adjoint else A.shape
-    return SparseOperand(B.indptr, B.indices, values, shape, power_of_two(size))
+    if is_adjoint and values.dtype.kind == "c":
+        values = values.conj()
+    arrays = A.indptr, A.indices, values
+    if is_adjoint != (A.format == "csc"):  # otherwise the CSC arrays of A are the CSR arrays of its transpose
+        arrays = transpose_arrays(*arrays, A.shape[1 if is_adjoint else 0])
+    return SparseOperand(*arrays, A.shape[::-1] if is_adjoint else A.shape, power_of_two(size))
 
 
 def check_finite_matrix(A: Any) -> None:

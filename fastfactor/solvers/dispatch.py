@@ -12,7 +12,8 @@ from numpy.typing import NDArray
 from fastfactor.blas import one_blas_thread
 from fastfactor.matrix.operators import Operand, as_operand, to_dense
 from fastfactor.matrix.streaming import as_stream, is_stream
-from fastfactor.solvers.triplets import Search, choose_phases, find_triplets
+from fastfactor.solvers.tall import compute_phases
+from fastfactor.solvers.triplets import Search, find_triplets
 from fastfactor.threads import using_threads
 
 Array = NDArray[Any]
@@ -41,8 +42,9 @@ class Decomposition:
 
 
 def choose_signs(U: Array, Vh: Array) -> tuple[Array, Array]:
-    """Return the factors with the phases that `choose_phases` has for the shorter side (the right one of equals)."""
-    phases = choose_phases(U) if len(U) < Vh.shape[1] else choose_phases(Vh.conj().T)
+    """Return the factors with the phases of `compute_phases` for the shorter side (the right one of equals)."""
+    V = U if len(U) < Vh.shape[1] else Vh.conj().T
+    phases = compute_phases(V[np.abs(V).argmax(axis=0), np.arange(V.shape[1])])
     return U * phases, Vh * phases.conj()[:, None]
 
 
@@ -73,9 +75,6 @@ def _decompose_operand(
     operand: Operand, is_adjoint: bool, search: Search, rng: np.random.Generator, first: Array | None
 ) -> Decomposition:
     found = find_triplets(operand, search, rng, first)
-    phases = choose_phases(found.V)
-    if not np.allclose(phases, 1.0, rtol=0.0, atol=1e-15):  # mostly the solver has seen to it, before U was formed
-        found.U, found.V = found.U * phases, found.V * phases
     U, V = (found.V, found.U) if is_adjoint else (found.U, found.V)
     Vh = V.conj().T
     order = slice(None) if search.largest else slice(None, None, -1)

@@ -78,6 +78,15 @@ class Task:
         rate = AUTO_LEARNING_RATE if given is None else given * self.standard.penalty_unit
         return Schedule(rate, n_epochs)
 
+    def pace(self, grid: Sweepable) -> tuple[NDArray[Any], NDArray[Any]] | None:
+        """Return the steps of rows and columns over the schedule's, in the order of the grid; None where all are 1."""
+        pace = self.options.pace
+        if pace is None:
+            return None
+        real = np.empty(0, self.dtype).real.dtype
+        rows, cols = (np.broadcast_to(side, n).astype(real) for side, n in zip(pace, grid.shape, strict=True))
+        return rows[grid.row_order], cols[grid.col_order]
+
     def penalty(self) -> Penalty | None:
         """Return the given penalty in standardised units; None when it is to be chosen."""
         given = self.options.penalty
@@ -115,6 +124,7 @@ class Task:
             place=self.standard.place_in(self.dtype),
             prox=self.prox(),
             baseline=self.standard.baseline,
+            pace=self.pace(grid),
             journal=self.journal,
         )
 

@@ -76,6 +76,8 @@ class Run:
         L1 penalties of rows and of columns, standardised, and the least their numbers may be.
     baseline : float
         Mean loss of predicting zero.
+    pace : (array, array) or None
+        Steps of single rows and columns over the schedule's, in the order and the dtype of the factors.
     journal : Journal
         Of the fit that this run is a part of.
     trial : int
@@ -95,6 +97,7 @@ class Run:
     place: NDArray[Any] | None = None
     prox: NDArray[Any] | None = None
     baseline: float = 1.0
+    pace: tuple[NDArray[Any], NDArray[Any]] | None = None
     journal: Journal = field(default_factory=Journal)
     trial: int = 0
 
@@ -112,8 +115,8 @@ def compute_loss(factors: Factors, held: Held, place: NDArray[Any] | None, stati
     return float(sums.sum()) / len(held.values)
 
 
-def compute_shrink(lr: float, reg: Any, real: Any) -> Any:
-    """Return what the penalty `reg` (one, or one per row) leaves of a factor in one step."""
+def compute_shrink(lr: Any, reg: Any, real: Any) -> Any:
+    """Return what the penalty `reg` leaves of a factor in one step `lr`; of each there is one, or one per row."""
     shrink = 1 - lr * np.asarray(reg)
     return shrink.astype(real) if shrink.ndim else real(shrink)
 
@@ -129,9 +132,11 @@ def update_epoch(grid: Sweepable, factors: Factors, run: Run, epoch: int, static
     B = grid.n_stripes
     real = factors.U.real.dtype.type
     lr = run.schedule.rate(epoch)
-    shrink_u, shrink_v = (compute_shrink(lr, reg, real) for reg in (run.penalty.rows, run.penalty.cols))
+    pace_u, pace_v = run.pace or (None, None)
+    shrink_u = compute_shrink(lr if pace_u is None else lr * pace_u, run.penalty.rows, real)
+    shrink_v = compute_shrink(lr if pace_v is None else lr * pace_v, run.penalty.cols, real)
     prox = None if run.prox is None else np.array(run.prox * np.array([lr, lr, 1, 1]), real)
-    step = Step(real(lr), shrink_u, shrink_v, run.place, prox)
+    step = Step(real(lr), shrink_u, shrink_v, run.place, prox, pace_u, pace_v)
     losses = np.zeros((B, B))
     order = np.random.default_rng([run.seed, 2, epoch]).permutation(B)
     grid.begin_epoch(order)

@@ -1,26 +1,29 @@
 """Leading (or trailing) right singular vectors by a thick-restarted block Krylov space of A^H A (docs/svd.md).
 
 Each pass multiplies one block of `BLOCK` vectors by A^H A. The new block is made orthogonal to the two before it, which
-in exact arithmetic suffices; one reading of the basis then measures what rounding has left of the others, and a second
-one removes it when it is more than `Basis.loss`. Rayleigh-Ritz on the space gives approximations and, from
+in exact arithmetic suffices; what rounding has left of the others is estimated from a few random combinations of the
+basis, and removed when it is more than `Basis.loss`. Rayleigh-Ritz on the space gives approximations and, from
 the coupling to the next block, their residuals; a full basis is restarted from its best Ritz vectors.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
-from fastfactor.blas import aligned_zeros
-from fastfactor.kernels.basis import collect, rotate, subtract, transform
-from fastfactor.matrix.operators import BLOCK, LANES, N_SLICES, Operand
+from fastfactor.blas import aligned_zeros, pad
+from fastfactor.kernels.basis import add_inner, collect, multiply, rotate, subtract, transform
+from fastfactor.matrix.operators import BLOCK, LANES, N_SLICES
+from fastfactor.solvers.tall import fixed_parts
 from fastfactor.threads import launch
 
+# Leading columns that every new block is made orthogonal to: what rounding brings back lies in the vectors that have
+# converged, which a restart puts first (docs/performance.md).
+HEAD = 24
 ILL_CONDITIONED = 1e-6  # least eigenvalue of a block's scaled Gram matrix for which X R is W to 1e-13
-N_PARTS = 16  # row slices of the basis; fixed, so that sums do not depend on the thread count
 
 
 @dataclass
@@ -38,9 +41,6 @@ class Request:
         Which end of the spectrum.
     size : int
         Vectors in the basis, a multiple of BLOCK.
-    is_lean : bool
-        Whether the basis is made orthogonal no better than the residuals need. Otherwise U = A V / s comes out
-        orthonormal to machine precision, which pays for itself when U is much longer than V.
     """
 
     k: int
@@ -48,7 +48,6 @@ class Request:
     max_passes: int
     largest: bool
     size: int
-    is_lean: bool
 
 
 @dataclass
@@ -59,7 +58,8 @@ class Ritz:
     ----------
     theta : (k,) float64 array
     V : (rows, width) array
-        Orthonormal columns, the first k of which belong to `theta`; padded with zero rows.
+        Orthonormal columns, the first k of which belong to `theta`; rows of zeros up to a multiple of four. There may
+        be more columns.
     norm : float
         The largest Ritz value of all, wanted or not: an estimate of the norm of B.
     n_passes : int
@@ -71,15 +71,11 @@ class Ritz:
     n_passes: int
 
 
-def pad(n: int, multiple: int) -> int:
-    """Return the least multiple of `multiple` that is >= n."""
-    return -(-n // multiple) * multiple
+class Symmetric(Protocol):
+    """What a Krylov space is built of: anything that adds A^H A X to the accumulators of a pass."""
 
-
-def fixed_parts(n_rows: int) -> NDArray[np.int64]:
-    """Return the boundaries of at most N_PARTS slices of `n_rows` rows, multiples of four all."""
-    quads = n_rows // 4
-    return 4 * (np.arange(min(N_PARTS, max(1, quads // 16)) + 1) * quads // min(N_PARTS, max(1, quads // 16)))
+    def add_gram(self, X: NDArray[Any], G: NDArray[Any]) -> None:
+        """Add A^H A X to G."""
 
 
 @dataclass
@@ -92,6 +88,8 @@ class Basis:
         Orthonormal columns, the first p of which are in use; the next block waits in those after them.
     X, W : (rows, BLOCK) arrays
         The newest block, Q[:, p - BLOCK : p], and what becomes the next.
+    S : (rows, BLOCK) array
+        Q times random signs: a vector with parts of size x in the space of Q has inner products of about x with S.
     H : (size, size) array
         Q^H B Q; only its upper triangle is read.
     R : (BLOCK, BLOCK) array
@@ -116,7 +114,9 @@ class Basis:
         self.G = aligned_zeros((N_SLICES, rows, BLOCK), self.dtype)
         n_parts = len(self.parts) - 1
         self.C = np.zeros((n_parts, self.size, BLOCK), self.dtype)
-        self.M = np.zeros((n_parts, BLOCK, BLOCK), self.dtype)
+        self.K, self.M = np.zeros((2, n_parts, BLOCK, BLOCK), self.dtype)
+        self.signs = np.asarray(1.0 - 2.0 * self.rng.integers(0, 2, (self.size + BLOCK, BLOCK)), self.dtype)
+        self.S = aligned_zeros((rows, BLOCK), self.dtype)
         self.H = np.zeros((self.size, self.size), np.result_type(self.dtype, np.float64))
         self.R = np.zeros((BLOCK, BLOCK), self.H.dtype)
         self.eps = float(np.finfo(self.dtype).eps)
@@ -132,33 +132,36 @@ class Basis:
 
     def draw(self, count: int) -> NDArray[Any]:
         """Return `count` random vectors as columns."""
-        Z = self.rng.standard_normal((self.n, count))
-        return Z + 1j * self.rng.standard_normal((self.n, count)) if self.dtype.kind == "c" else Z
+        Z = self.rng.random((self.n, count)) - 0.5
+        return Z + 1j * (self.rng.random((self.n, count)) - 0.5) if self.dtype.kind == "c" else Z
 
     def append(self) -> None:
         """Take the block that X holds, and the columns of Q after the basis, into it."""
         self.p += BLOCK
 
-    def expand(self, operator: Operand) -> None:
+    def expand(self, operator: Symmetric) -> None:
         """Multiply the newest block by B, extend H, and orthonormalise what is outside the basis into X."""
         p = self.p
-        lo, new = max(0, p - 2 * BLOCK) if self.is_local else 0, slice(p - BLOCK, p)
+        lo, new = p - 2 * BLOCK if self.is_local else 0, slice(p - BLOCK, p)
+        lo, head = (lo, HEAD) if lo > HEAD else (0, 0)
         operator.add_gram(self.X, self.G)
-        launch(collect, self.G, self.W, self.Q, lo, p, self.parts, self.C, LANES)
+        launch(collect, self.G, self.W, self.Q, head, lo, p, self.parts, self.C, self.S, self.signs, LANES)
         D = self.C.sum(axis=0)
-        D[:lo] = 0
         for _ in range(4):
-            self.H[lo:p, new] += D[lo:p]
-            launch(subtract, self.W, self.Q, lo, p, D, self.parts, self.C, self.M, LANES)
-            D, M = self.C.sum(axis=0), self.M.sum(axis=0)
+            self.H[:p, new] += D[:p]
+            launch(subtract, self.W, self.Q, head, lo, p, D, self.parts, self.S, self.K, self.M, LANES)
+            K, M = self.K.sum(axis=0), self.M.sum(axis=0)
             norms = np.sqrt(np.abs(np.diagonal(M)).astype(np.float64))
             if not np.all(np.isfinite(norms)):
                 raise ValueError("A must not contain infinities or NaNs, and its products must be finite")
             self.scale = max(self.scale, float(np.abs(np.diagonal(self.H)[:p]).max()))
-            lost = np.abs(D[:p]).max(axis=0)
-            if np.all(lost <= self.loss * np.maximum(norms, self.eps * self.scale)):
+            lost = np.sqrt(np.mean(np.abs(K) ** 2, axis=0))
+            allowed = max(self.loss, 2 * self.eps * p**0.5)  # what rounding leaves in p products
+            if np.all(lost <= allowed * np.maximum(norms, self.eps * self.scale)):
                 break
-            lo = 0
+            self.C[:] = 0
+            launch(add_inner, self.Q, p, self.W, self.parts, self.C, LANES)
+            D, head, lo = self.C.sum(axis=0), 0, 0
         self._normalise(M, norms)
         self.is_local = True
 
@@ -210,6 +213,7 @@ class Basis:
         """Go on with the Ritz vectors Q Y and their values; X, which their residuals lie in, stays the next block."""
         width = Y.shape[1]
         self.rotate(Y)
+        launch(multiply, self.Q, width, self.signs, self.S, self.parts, LANES)
         self.H[:] = 0
         self.H[np.arange(width), np.arange(width)] = theta
         self.p, self.is_local = width, False
@@ -261,12 +265,12 @@ class Watch:
         self.passes, self.excess = n_passes, excess
 
 
-def solve(operator: Operand, request: Request, basis: Basis, first: NDArray[Any] | None = None) -> Ritz:
+def solve(operator: Symmetric, request: Request, basis: Basis, first: NDArray[Any] | None = None) -> Ritz:
     """Return the wanted Ritz pairs of B = A^H A, once all residuals meet the tolerance or the passes are spent."""
     k, watch, probed, n_passes = request.k, Watch(request.k), None, 0
     keep = min(pad(k + (basis.size - k) // 3, BLOCK), basis.size - 2 * BLOCK)
     basis.begin(first)
-    basis.loss = max(1e-3 * request.tol if request.is_lean else 0.0, 4 * basis.eps)
+    basis.loss = 1e-3 * request.tol
     while True:
         basis.expand(operator)
         n_passes += 1
@@ -279,8 +283,8 @@ def solve(operator: Operand, request: Request, basis: Basis, first: NDArray[Any]
         bounds = compute_bounds(theta[:k], request.tol, basis)
         excess = float(np.max(residuals[:k] / bounds))
         # What the basis lacks to be orthonormal comes back in the residuals, times s_1 / s.
-        if request.is_lean and basis.scale > 0.0:
-            basis.loss = max(0.05 * float(bounds.min()) / basis.scale, 4 * basis.eps)
+        if basis.scale > 0.0:
+            basis.loss = 0.05 * float(bounds.min()) / basis.scale
         watch.note(n_passes, excess)
         settled = probed is not None and np.allclose(theta[:k], probed, rtol=0.0, atol=1e-9 * basis.scale)
         if excess <= 1.0 and is_suspect(theta[: k + 1]) and not settled:

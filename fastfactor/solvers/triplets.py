@@ -9,13 +9,22 @@ import numpy as np
 import scipy.linalg
 from numpy.typing import NDArray
 
-from fastfactor.blas import inner_products, rotate_rows, run_in_slices
+from fastfactor.blas import pad
 from fastfactor.matrix.operators import BLOCK, DeflatedOperand, DenseOperand, Operand
-from fastfactor.solvers.subspace import Basis, Request, Ritz, pad, solve
+from fastfactor.solvers.subspace import Basis, Request, Ritz, solve
+from fastfactor.solvers.tall import (
+    find_phases,
+    fix_signs,
+    inner_products,
+    pad_matrix,
+    rotate_rows,
+    square_deviations,
+    times,
+)
 
 Array = NDArray[Any]
 
-GRAM_LIMIT = 1024  # a dense Gram matrix up to this order is decomposed as it is
+GRAM_LIMIT = 1024  # a dense Gram matrix up to this order is formed
 ORTHONORMAL = 1e-13  # what U^H U may differ from I by
 STEEP = 1e-5  # the least s / s_1 for which U = B V / s is orthonormal to within a small correction
 MAX_LEVELS = 8  # deflations; each gains four decimal digits of s / s_1
@@ -89,7 +98,8 @@ def _refine(operand: Operand, found: Triplets, n_good: int, search: Search, rng:
     rest = DeflatedOperand(operand, found.U[:, :n_good], found.V[:, :n_good])
     part = Search(k - n_good, search.tol, search.max_passes - found.n_passes, True, search.n_threads)
     more = _find_subspace(rest, part, rng, found.V[:, n_good])
-    V = np.linalg.qr(np.concatenate([found.V[:, :n_good], more.V], axis=1))[0]
+    more_v = more.V[: rest.n, : part.k]
+    V = np.linalg.qr(np.concatenate([found.V[:, :n_good], more_v], axis=1))[0]
     n_passes = found.n_passes + more.n_passes
     return _certify(operand, _rayleigh_ritz(operand, V, search), found.norm, n_passes)
 
@@ -97,19 +107,30 @@ def _refine(operand: Operand, found: Triplets, n_good: int, search: Search, rng:
 def _find_subspace(operand: Operand, search: Search, rng: np.random.Generator, first: Array | None) -> Ritz:
     """Return the wanted eigenpairs of B^H B, vectors as (n, k)."""
     size = basis_size(search.k)
-    if size + 2 * BLOCK >= operand.n or (isinstance(operand, DenseOperand) and operand.n <= GRAM_LIMIT):
+    is_small = isinstance(operand, DenseOperand) and operand.n <= GRAM_LIMIT
+    if size + 2 * BLOCK >= operand.n or (is_small and not search.largest):
         return _decompose_gram(operand, search)
-    is_lean = operand.m < 4 * operand.n
     basis = Basis(operand.n, size, operand.dtype, rng)
-    ritz = solve(operand, Request(search.k, search.tol, search.max_passes, search.largest, size, is_lean), basis, first)
-    ritz.V = _orthonormalise(ritz.V[: operand.n, : search.k], search.n_threads)
+    request = Request(search.k, search.tol, search.max_passes, search.largest, size)
+    ritz = solve(_Gram(operand) if isinstance(operand, DenseOperand) and is_small else operand, request, basis, first)
+    ritz.V = _orthonormalise(ritz.V, search.k)
     return ritz
 
 
-def _orthonormalise(V: Array, n_threads: int) -> Array:
-    """Return V, whose columns are orthonormal but for small errors, orthonormal to machine precision."""
-    T = np.linalg.inv(np.linalg.cholesky(inner_products(V, V, n_threads))).conj().T
-    return np.concatenate(run_in_slices(lambda part: V[part] @ T, len(V), n_threads))
+class _Gram:
+    """A small Gram matrix B^H B, formed once: passes over it are shorter than over B."""
+
+    def __init__(self, operand: DenseOperand) -> None:
+        self.n, self.gram = operand.n, operand.gram()
+
+    def add_gram(self, X: Array, G: Array) -> None:
+        """Add B^H B X to G."""
+        G[0, : self.n] += self.gram @ X[: self.n]
+
+
+def _orthonormalise(V: Array, k: int) -> Array:
+    """Return the first k columns of V, orthonormal but for small errors, orthonormal to machine precision; signed."""
+    return fix_signs(V, np.linalg.inv(np.linalg.cholesky(inner_products(V, V, k))).conj().T)
 
 
 def _decompose_gram(operand: Operand, search: Search) -> Ritz:
@@ -125,25 +146,13 @@ def _decompose_gram(operand: Operand, search: Search) -> Ritz:
         theta, V = theta[::-1], V[:, ::-1]
     else:
         theta, V = np.linalg.eigh(gram)
-    return Ritz(theta[:k], np.ascontiguousarray(V[:, :k]), float(np.abs(theta).max()), n_passes)
-
-
-def choose_phases(V: Array) -> Array:
-    """Return, for each column, the number of modulus 1 that makes its largest entry (the first of equals) positive.
-
-    This is the one rule by which this package fixes the signs of singular vectors; it looks at the shorter side's.
-    """
-    pivots = V[np.abs(V).argmax(axis=0), np.arange(V.shape[1])]
-    sizes = np.abs(pivots)
-    return np.asarray(np.where(sizes > 0.0, pivots.conj(), 1.0) / np.where(sizes > 0.0, sizes, 1.0))
+    V = pad_matrix(V[:, :k])
+    return Ritz(theta[:k], V * find_phases(V), float(np.abs(theta).max()), n_passes)
 
 
 def _widen(V: Array) -> Array:
     """Return V with columns of zeros up to a multiple of BLOCK."""
-    width = pad(V.shape[1], BLOCK)
-    if width == V.shape[1]:
-        return np.ascontiguousarray(V)
-    return np.concatenate([V, np.zeros((len(V), width - V.shape[1]), V.dtype)], axis=1)
+    return pad_matrix(V)[: len(V)]
 
 
 def _finish(operand: Operand, ritz: Ritz, search: Search) -> Triplets:
@@ -156,35 +165,57 @@ def _finish(operand: Operand, ritz: Ritz, search: Search) -> Triplets:
     k, norm = search.k, float(np.sqrt(ritz.norm))
     s = np.sqrt(np.maximum(ritz.theta, 0.0))
     if s.min() > STEEP * norm:
-        wide_s = np.zeros(pad(k, BLOCK))
-        wide_s[:k] = s
-        ritz.V *= choose_phases(ritz.V)
-        U, Z = operand.triplets(_widen(ritz.V), wide_s)
-        E = inner_products(ritz.V, Z[:, :k], search.n_threads) / s[:, None]
+        U, Z = operand.triplets(ritz.V, np.pad(s, (0, ritz.V.shape[1] - k)))
+        E = inner_products(ritz.V, Z, k) / s[:, None]
         E = (E + E.conj().T) / 2 - np.eye(k)
         if np.abs(E).max() <= 1e-7:
-            return _mend(U[:, :k], Z[:, :k], ritz, s, E, search)
-    return _certify(operand, _rayleigh_ritz(operand, ritz.V, search), norm, ritz.n_passes)
+            return _mend(operand, U, Z, ritz, s, E, search)
+        if np.abs(E).max() <= 0.1 / k and search.largest:
+            return _decompose_projected(operand, U, Z, ritz, s, E)
+    return _certify(operand, _rayleigh_ritz(operand, ritz.V[: operand.n, :k], search), norm, ritz.n_passes)
 
 
-def _mend(U: Array, Z: Array, ritz: Ritz, s: Array, E: Array, search: Search) -> Triplets:
-    """Return the triplets with U (I - triu(E)) for U; Z is B^H U."""
-    T = np.eye(len(s)) - np.triu(E, 1) - np.diag(E.diagonal() / 2)
-    if np.abs(E).max() > ORTHONORMAL:
-        rotate_rows(U, T, search.n_threads)
+def _decompose_projected(operand: Operand, U: Array, Z: Array, ritz: Ritz, s: Array, E: Array) -> Triplets:
+    """Return the SVD of B V from ``B V = U s`` and ``U^H U = I + E``, where E is too large for one step; Z is B^H U.
+
+    With I + E = L L^H, U L^-H is orthonormal, and the SVD of the small L^H s turns it and V into singular vectors.
+    """
+    k = len(s)
+    L = np.linalg.cholesky(np.eye(k) + E)
+    P, values, Qh = np.linalg.svd(L.conj().T * s)
+    T = np.linalg.inv(L).conj().T @ P
+    V = times(ritz.V, Qh.conj().T)
+    phases = find_phases(V)
+    V *= phases
+    T *= phases[:k]
+    rotate_rows(U, T)
+    right = np.sqrt(square_deviations(times(Z, T), V, values))
+    norm = max(float(np.sqrt(ritz.norm)), float(values.max()))
+    return Triplets(U[: operand.m, :k], values, V[: operand.n, :k], right / norm, norm, ritz.n_passes)
+
+
+def _mend(operand: Operand, U: Array, Z: Array, ritz: Ritz, s: Array, E: Array, search: Search) -> Triplets:
+    """Return the triplets with U T, T = I - triu(E), for U; Z is B^H U.
+
+    What B^H U T differs from V times the values by is R - V C, where R = Z - V s is small as a residual is, and so is
+    ``C = s triu(E) + diag(values - s)``: this leaves out the product of R with E. V^H R is s E.
+    """
+    k = search.k
+    upper = np.triu(E, 1) + np.diag(E.diagonal() / 2)
+    if np.abs(E).max() <= ORTHONORMAL:
+        upper = np.zeros_like(E)
     else:
-        T = np.eye(len(s))
+        rotate_rows(U, np.eye(k) - upper)
     values = np.sort(s * (1.0 + E.diagonal().real / 2))  # in order but for rounding anyway
     values = values[::-1] if search.largest else values
-    left = np.linalg.norm(np.diag(s) - T * values, axis=0)  # B V = U s, before U was mended
-    squares = run_in_slices(lambda part: _column_squares(Z[part] @ T - ritz.V[part] * values), len(Z), search.n_threads)
-    right = np.sqrt(np.sum(squares, axis=0))
+    left = np.linalg.norm(np.diag(s) - (np.eye(k) - upper) * values, axis=0)  # B V = U s, before U was mended
+    C = s[:, None] * upper + np.diag(values - s)
+    squares = square_deviations(Z, ritz.V, s)
+    squares += np.sum(np.abs(C) ** 2 - 2 * (C.conj() * (s[:, None] * E)).real, axis=0)
+    right = np.sqrt(np.maximum(squares, 0.0))
     norm = max(float(np.sqrt(ritz.norm)), float(values.max()))
-    return Triplets(U, values, ritz.V, np.maximum(left, right) / norm, norm, ritz.n_passes)
-
-
-def _column_squares(M: Array) -> NDArray[np.float64]:
-    return np.asarray(np.sum(np.abs(M) ** 2, axis=0), np.float64)
+    U, V = U[: operand.m, :k], ritz.V[: operand.n, :k]
+    return Triplets(U, values, V, np.maximum(left, right) / norm, norm, ritz.n_passes)
 
 
 def _rayleigh_ritz(operand: Operand, V: Array, search: Search) -> tuple[Array, Array, Array]:
@@ -199,6 +230,8 @@ def _rayleigh_ritz(operand: Operand, V: Array, search: Search) -> tuple[Array, A
 
 def _certify(operand: Operand, usv: tuple[Array, Array, Array], norm: float, n_passes: int) -> Triplets:
     U, s, V = usv
+    phases = find_phases(pad_matrix(V))[: len(s)]
+    U, V = U * phases, V * phases
     wide_s = np.zeros(pad(len(s), BLOCK))
     wide_s[: len(s)] = s
     left, right = operand.certify(_widen(V), _widen(U), wide_s)

@@ -1,0 +1,28 @@
+"""Ask for single numbers of an array ahead of their use; `simd.prefetch` does so for rows of factors."""
+
+from __future__ import annotations
+
+import numba
+from numba import types
+from numba.extending import intrinsic
+
+from fastfactor.kernels.compiling import DEBUG, SIMD, kernel
+from fastfactor.kernels.simd import _fetch
+
+
+@intrinsic
+def _prefetch_number(typingctx, numbers, i):
+    def codegen(context, builder, sig, args):
+        _fetch(builder, builder.gep(context.make_array(sig.args[0])(context, builder, args[0]).data, [args[1]]))
+        return context.get_dummy_value()
+
+    return types.void(numbers, types.intp), codegen
+
+
+if SIMD and not DEBUG and not numba.config.DISABLE_JIT:
+    prefetch_number = _prefetch_number
+else:
+
+    @kernel
+    def prefetch_number(numbers, i):
+        """Ask for the cache line of numbers[i], of a contiguous array; the address need not be valid."""

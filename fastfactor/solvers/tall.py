@@ -1,0 +1,101 @@
+"""Tall matrices of few columns: inner products, rotations, signs. Sums do not depend on the number of threads.
+
+The matrices have a multiple of four rows and of BLOCK columns; rows and columns of zeros at the end change nothing.
+A pool of Python threads around BLAS would do the same, but GNU OpenMP's workers spin on after each kernel and get in
+its way: a few microseconds of work then took milliseconds.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fastfactor.blas import aligned_empty, pad
+from fastfactor.kernels.basis import add_deviations, add_inner, find_pivots, multiply, rotate
+from fastfactor.matrix.operators import BLOCK, LANES
+from fastfactor.threads import launch
+
+Array = NDArray[Any]
+
+N_PARTS = 16  # row slices; fixed, so that sums do not depend on the thread count
+
+
+def fixed_parts(n_rows: int) -> NDArray[np.int64]:
+    """Return the boundaries of at most N_PARTS slices of `n_rows` rows, multiples of four all."""
+    quads = n_rows // 4
+    return 4 * (np.arange(min(N_PARTS, max(1, quads // 16)) + 1) * quads // min(N_PARTS, max(1, quads // 16)))
+
+
+def pad_matrix(V: Array) -> Array:
+    """Return V with rows of zeros up to a multiple of four, and columns of zeros up to one of BLOCK."""
+    wide = np.zeros((pad(len(V), 4), pad(V.shape[1], BLOCK)), V.dtype)
+    wide[: len(V), : V.shape[1]] = V
+    return wide
+
+
+def pad_square(T: Array, dtype: np.dtype[Any]) -> Array:
+    """Return the square T with columns of zeros up to a multiple of BLOCK, in that dtype."""
+    wide = np.zeros((len(T), pad(T.shape[1], BLOCK)), dtype)
+    wide[:, : T.shape[1]] = T
+    return wide
+
+
+def inner_products(V: Array, Z: Array, k: int) -> Array:
+    """Return V^H Z of the first k columns of both."""
+    starts = fixed_parts(len(V))
+    C = np.zeros((len(starts) - 1, k, pad(k, BLOCK)), V.dtype)
+    launch(add_inner, V, k, Z, starts, C, LANES)
+    return np.asarray(C.sum(axis=0)[:, :k])
+
+
+def times(V: Array, T: Array) -> Array:
+    """Return V T for a square T, of the first columns of V, padded."""
+    product = aligned_empty((len(V), pad(T.shape[1], BLOCK)), V.dtype)
+    launch(multiply, V, len(T), pad_square(T, V.dtype), product, fixed_parts(len(V)), LANES)
+    return product
+
+
+def rotate_rows(U: Array, T: Array) -> None:
+    """Replace the first columns of U by U T, for a square T."""
+    starts, wide = fixed_parts(len(U)), pad_square(T, U.dtype)
+    launch(rotate, U, len(T), wide, starts, np.zeros((len(starts) - 1, 4, wide.shape[1]), U.dtype), LANES)
+
+
+def square_deviations(Z: Array, V: Array, values: Array) -> NDArray[np.float64]:
+    """Return the squared norms of the columns of Z - V values, one value a column."""
+    starts = fixed_parts(len(V))
+    squares = np.zeros((len(starts) - 1, 1, V.shape[1]), V.dtype)
+    wide = np.zeros((1, V.shape[1]), V.dtype)
+    wide[0, : len(values)] = values
+    launch(add_deviations, Z, V, wide, starts, squares, LANES)
+    return np.asarray(squares.sum(axis=(0, 1))[: len(values)].real)
+
+
+def compute_phases(pivots: Array) -> Array:
+    """Return the numbers of modulus 1 that make the pivots positive; 1 for a pivot of zero.
+
+    The pivot of a singular vector is its largest entry, the first of equals. This is the one rule by which this package
+    fixes the signs of singular vectors; it looks at the shorter side's.
+    """
+    sizes = np.abs(pivots)
+    return np.asarray(np.where(sizes > 0.0, pivots.conj(), 1.0) / np.where(sizes > 0.0, sizes, 1.0))
+
+
+def find_phases(V: Array) -> Array:
+    """Return `compute_phases` of the columns of V."""
+    starts = fixed_parts(len(V))
+    pivots = np.zeros((len(starts) - 1, V.shape[1]), V.dtype)
+    sizes = np.zeros(pivots.shape, V.real.dtype)
+    launch(find_pivots, V, starts, sizes, pivots)
+    return compute_phases(pivots[sizes.argmax(axis=0), np.arange(V.shape[1])])
+
+
+def fix_signs(V: Array, T: Array) -> Array:
+    """Return V T, of the first columns of V, with the columns' phases changed so that their pivots are positive."""
+    product = times(V, T * find_phases(V)[: len(T)])
+    phases = find_phases(product)
+    if np.any(phases != 1.0):  # T moved another entry to the top, or rounding did
+        product *= phases
+    return product

@@ -13,7 +13,7 @@ from numpy.typing import DTypeLike, NDArray
 from fastfactor.exceptions import ConvergenceWarning
 from fastfactor.matrix.centring import Centred, centre_columns
 from fastfactor.matrix.inputs import is_sparse
-from fastfactor.matrix.labelled import StoredGrid
+from fastfactor.matrix.labelled import as_stored
 from fastfactor.matrix.operators import BLOCK, check_matrix, frobenius_norm, is_dense
 from fastfactor.matrix.streaming import is_stream, measure_stream
 from fastfactor.options import check_integer
@@ -130,8 +130,7 @@ def svds(
 
 def _as_matrix(A: Any) -> Any:
     """Return A, lists and ``numpy.matrix`` as arrays, once it is known to be a matrix of numbers."""
-    if isinstance(A, StoredGrid):
-        return A.matrix
+    A = as_stored(A)
     if isinstance(A, np.matrix):
         A = np.asarray(A)
     check_matrix(A)
@@ -214,7 +213,7 @@ def svd(
 
     Parameters
     ----------
-    A : array_like, sparse matrix or array, LinearOperator, or StoredGrid, of shape (n_rows, n_cols)
+    A : array_like, sparse matrix or array, LinearOperator, or what `fastfactor.io` reads, of shape (n_rows, n_cols)
         float32, float64, complex64 or complex128; integers are cast to float64. CSR and CSC arrays that are mapped
         from files (`numpy.memmap`) are read piece by piece, once a pass.
     k : int
@@ -301,7 +300,7 @@ def pca(
 
     Parameters
     ----------
-    X : array_like, or sparse matrix or array, of shape (n_rows, n_cols)
+    X : array_like, sparse matrix or array, or what `fastfactor.io` reads, of shape (n_rows, n_cols)
         Rows are samples. What is not stored is 0.
     k : int
         Number of components.

@@ -222,6 +222,43 @@ class Factorization(Incremental, WithIds):
         right = np.hstack([self.V, ones_cols, np.conj(self.col_bias + self.mean)[:, None].astype(self.U.dtype)])
         return SVDResult.from_factors(left, right)
 
+    def plot_history(self, ax: Any = None) -> Any:
+        """Draw the losses over the epochs (extra `plot`); a grey line is where the step was halved.
+
+        Parameters
+        ----------
+        ax : matplotlib Axes, optional
+            Where to draw; by default in a new figure.
+
+        Returns
+        -------
+        matplotlib Axes
+
+        Raises
+        ------
+        ValueError
+            If the model has no history.
+        ImportError
+            If matplotlib is not installed.
+        """
+        from fastfactor.plotting import plot_history
+
+        return plot_history(self.history, ax)
+
+    def plot_spectrum(self, ax: Any = None) -> Any:
+        """Draw the singular values of the fitted U V^H (extra `plot`).
+
+        Parameters
+        ----------
+        ax : matplotlib Axes, optional
+            Where to draw; by default in a new figure.
+
+        Returns
+        -------
+        matplotlib Axes
+        """
+        return self.svd().plot_spectrum(ax)
+
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write the model to a folder, for `fastfactor.load`: a JSON manifest and plain .npy arrays, never pickles.
 
@@ -252,7 +289,7 @@ class Factorization(Incremental, WithIds):
             Positions of the rows to recommend to.
         n : int
             How many columns.
-        exclude : scipy.sparse matrix or array of the model's shape, optional
+        exclude : scipy.sparse matrix or array of the model's shape, or what `fastfactor.io` reads, optional
             Columns that a row has stored here, explicit zeros too, are not recommended to it.
         n_threads : int, optional
             At most this many; by default all that the process may use. The result does not depend on it.

@@ -10,6 +10,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from fastfactor.kernels.topn import Seen
 from fastfactor.matrix.inputs import check_structure, is_sparse
+from fastfactor.matrix.labelled import Labelled, mark_stored
 from fastfactor.options import check_integer
 from fastfactor.solvers.top import Ranked, select_top
 
@@ -26,6 +27,9 @@ def recommend(
     positions, n = model._positions(rows, 0, "rows"), check_integer(n, "n", 1)
     if model.U.dtype.kind == "c":
         raise TypeError(f"the predictions of a model of dtype {model.U.dtype} are complex and have no order")
+    if isinstance(exclude, Labelled):
+        _check_ids(exclude, model)
+        exclude = mark_stored(exclude, model.shape)
     seen = _as_seen(exclude, positions, model.shape)
     left, right = model.U, model.V
     if model.col_bias.any():
@@ -57,12 +61,22 @@ def _as_units(M: Array) -> Array:
     return units
 
 
+def _check_ids(exclude: Labelled, model: Factorization) -> None:
+    """Refuse what was read with ids that stand at other positions than the model's."""
+    for side in ("row", "col"):
+        theirs, own = getattr(exclude, f"{side}_labels"), getattr(model, f"{side}_labels")
+        if theirs is not None and own is not None and not (theirs.begins_with(own) or own.begins_with(theirs)):
+            raise ValueError(
+                f"exclude has other {side} ids than the model, or in another order: read it with like=model"
+            )
+
+
 def _as_seen(exclude: Any, positions: NDArray[np.int64], shape: tuple[int, int]) -> Seen:
     if exclude is None:
         none = np.zeros(len(positions), np.int64)
         return Seen(none[:0], none, none)
     if not is_sparse(exclude):
-        raise TypeError(f"exclude must be a scipy.sparse matrix or None, got {type(exclude).__name__}")
+        raise TypeError(f"exclude must be a scipy.sparse matrix, what was read, or None, got {type(exclude).__name__}")
     if exclude.shape != shape:
         raise ValueError(f"exclude has shape {exclude.shape}, the model has {shape}")
     check_structure(exclude, "exclude")

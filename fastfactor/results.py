@@ -90,6 +90,27 @@ class SVDResult:
         residuals = (errors / (s.max(initial=0.0) or 1.0)).astype(np.float64)
         return cls(U, s, Vt, residuals, True, 0, float(np.linalg.norm(s.astype(np.float64))))
 
+    def plot_spectrum(self, ax: Any = None) -> Any:
+        """Draw the singular values (extra `plot`).
+
+        Parameters
+        ----------
+        ax : matplotlib Axes, optional
+            Where to draw; by default in a new figure.
+
+        Returns
+        -------
+        matplotlib Axes
+
+        Raises
+        ------
+        ImportError
+            If matplotlib is not installed.
+        """
+        from fastfactor.plotting import plot_spectrum
+
+        return plot_spectrum(self.s, ax)
+
     def approximation_error(self) -> float:
         """Return ``|| A - (U * s) @ Vt ||_F``, which no matrix of rank k can better: sqrt(||A||_F^2 - sum s^2).
 

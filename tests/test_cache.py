@@ -2,9 +2,10 @@
 
 import json
 import shutil
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
-from conftest import PACKAGE
+from conftest import PACKAGE, run_python
 
 # A typical session: a small matrix like ratings fitted twice at one rank, then predictions.
 SESSION = """
@@ -102,6 +103,41 @@ def test_where_nothing_can_be_written_only_the_cache_is_lost(python, tmp_path):
     assert model == "Factorization(3 x 4, rank=8, dtype=float64)"
     assert int(warned) > 0
     assert not list(package.rglob("*.nbi"))
+
+
+COUNTED = """
+import hashlib
+import numpy as np
+import fastfactor as ff
+from fastfactor.kernels.sweep import sweep_dense
+
+model = ff.fit(np.arange(12.0).reshape(3, 4), 8, unobserved="zero", max_epochs=3)
+print(hashlib.sha256(model.U.tobytes()).hexdigest(), sum(sweep_dense.stats.cache_misses.values()))
+"""
+
+
+def test_a_read_only_package_is_cached_in_the_users_folder(python, tmp_path):
+    """A file stands where the package's cache would be made, which stops root too."""
+    package = copy_package(tmp_path)
+    (package / "kernels" / "__pycache__").write_text("not a folder")
+    home = tmp_path / "home"
+    home.mkdir()
+    env = {"HOME": home, "XDG_CACHE_HOME": None, "LOCALAPPDATA": home, "NUMBA_CACHE_DIR": None}
+    first, second = (python(COUNTED, package=package, env=env).split() for _ in range(2))
+    assert first[0] == second[0]
+    assert (first[1], second[1]) == ("1", "0")
+    assert list(home.rglob("*.nbi"))
+
+
+def test_processes_that_compile_at_once(tmp_path):
+    """Three fill an empty cache together; each gets the same bits, and the fourth compiles nothing."""
+    env = {"NUMBA_CACHE_DIR": tmp_path / "cache"}
+    with ThreadPoolExecutor() as pool:
+        results = list(pool.map(lambda _: run_python(COUNTED, env=env), range(3)))
+    assert [result.returncode for result in results] == [0] * 3, results
+    last = run_python(COUNTED, env=env).stdout.split()
+    assert {result.stdout.split()[0] for result in results} == {last[0]}
+    assert last[1] == "0"
 
 
 def test_import_loads_neither_numba_nor_scipy(python):

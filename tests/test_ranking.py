@@ -1,11 +1,16 @@
 """Recommendations and neighbours against a full stable sort of every score."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import scipy.sparse as sp
 from hypothesis import given
 from hypothesis import strategies as st
 
+import fastfactor as ff
+from fastfactor.ids import Ids
+from fastfactor.matrix.labelled import Labelled
 from fastfactor.model import Factorization
 from fastfactor.solvers import top
 
@@ -180,7 +185,11 @@ def test_similar_equals_cosines_by_hand(dtype, size):
         ({"n": 0}, ValueError, "n must be at least 1, got 0"),
         ({"n": 2.5}, TypeError, "n must be an integer, got 2.5"),
         ({"n": True}, TypeError, "n must be an integer, got True"),
-        ({"exclude": np.ones((6, 9))}, TypeError, "exclude must be a scipy.sparse matrix or None, got ndarray"),
+        (
+            {"exclude": np.ones((6, 9))},
+            TypeError,
+            "exclude must be a scipy.sparse matrix, what was read, or None, got ndarray",
+        ),
         ({"exclude": sp.csr_array((5, 9))}, ValueError, r"exclude has shape \(5, 9\), the model has \(6, 9\)"),
         ({"n_threads": 0}, ValueError, "n_threads must be at least 1"),
     ],
@@ -222,3 +231,22 @@ print(cols.tolist(), np.nan_to_num(scores).tolist())
 
 def test_plain_python_gives_the_same(python):
     assert python(PLAIN, env={"NUMBA_DISABLE_JIT": "1"}) == python(PLAIN)
+
+
+def test_what_was_read_can_be_left_out_and_decomposed(ratings):
+    """The Labelled object that fastfactor.io gives, as triplets and as a matrix."""
+    coo = ratings.tocoo()
+    table = Labelled((coo.row, coo.col, coo.data), ratings.shape)
+    model = ff.fit(table, 3, regularization=0.05, max_epochs=2, validation=False)
+    expected, _ = model.recommend(range(60), 5, ratings)
+    for seen in (table, Labelled(ratings, ratings.shape)):
+        assert (model.recommend(range(60), 5, seen)[0] == expected).all()
+        assert ff.svd(seen, 3).s.tolist() == ff.svd(ratings, 3).s.tolist()
+        assert ff.svds(seen, 3)[1].tolist() == ff.svds(ratings, 3)[1].tolist()
+        assert ff.pca(seen, 3).s.tolist() == ff.pca(ratings, 3).s.tolist()
+    cols = Ids.of([f"c{i}" for i in range(40)])
+    named = ff.fit(replace(table, col_labels=cols), 3, regularization=0.05, max_epochs=2, validation=False)
+    assert (named.recommend(range(60), 5, replace(table, col_labels=cols))[0] == expected).all()
+    other = replace(table, col_labels=Ids.of([f"c{i}" for i in range(40)][::-1]))
+    with pytest.raises(ValueError, match="exclude has other col ids than the model, or in another order"):
+        named.recommend(range(60), 5, other)

@@ -148,10 +148,9 @@ def svd(inputs_: Sequence[Path], output: Path, k: int, as_json: bool, quiet: boo
 
     talk = Talk(as_json, quiet)
     X = inputs.read(inputs_, options)
-    matrix = X.to_csr() if isinstance(X.matrix, tuple) else X.matrix
     started = time.perf_counter()
     with failing_with(Code.BAD_INPUT):
-        result = decomposition.svd(matrix, k)
+        result = decomposition.svd(X, k)
     seconds = time.perf_counter() - started
     with failing_with(Code.FAILED):
         io.write_svd(output, result, X)

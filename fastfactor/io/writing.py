@@ -10,13 +10,12 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import scipy.sparse as sp
 from numpy.typing import ArrayLike, NDArray
 
 from fastfactor.ids import Ids
 from fastfactor.io.arrow import load_pyarrow, to_arrow
 from fastfactor.io.reading import TABLES, Path_, find_format
-from fastfactor.matrix.labelled import Labelled
+from fastfactor.matrix.labelled import Labelled, mark_stored
 
 SIDES = ("rows", "cols")
 _ROWS = 1 << 16  # of a model, handled at a time
@@ -264,11 +263,7 @@ def exclude_from(exclude: Any, shape: tuple[int, int]) -> Any:
     -------
     csr_array of bool, of that shape
     """
-    if not isinstance(exclude, Labelled):
-        return exclude
-    rows, cols, _ = exclude.triplets
-    known = (rows < shape[0]) & (cols < shape[1])
-    return sp.csr_array((np.ones(int(known.sum()), np.bool_), (rows[known], cols[known])), shape=shape)
+    return mark_stored(exclude, shape) if isinstance(exclude, Labelled) else exclude
 
 
 def _check_side(side: Any) -> str:

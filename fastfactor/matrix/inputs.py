@@ -12,7 +12,7 @@ import scipy.sparse as sp
 from numpy.typing import NDArray
 
 from fastfactor.kernels.layout import find_duplicate, inspect_rows, sort_by_row
-from fastfactor.matrix.labelled import Labelled, StoredGrid
+from fastfactor.matrix.labelled import Labelled, StoredGrid, as_stored
 from fastfactor.matrix.mapped import drop_pages, is_mapped, walk_rows
 from fastfactor.threads import launch
 
@@ -376,8 +376,7 @@ def as_dense(X: Any, *, shape: Any = None, name: str = "X") -> NDArray[Any]:
     """
     if isinstance(X, StoredGrid):
         raise TypeError(f"{name} is a grid on disk, which is not made dense")
-    if isinstance(X, Labelled):
-        X = X.to_csr() if isinstance(X.matrix, tuple) else X.matrix
+    X = as_stored(X)
     if isinstance(X, tuple):
         raise TypeError(f"{name} must be a matrix where unobserved='zero', not triplets")
     X = X if is_sparse(X) else np.asarray(X)

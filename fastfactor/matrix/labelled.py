@@ -90,3 +90,18 @@ class StoredGrid(Labelled):
 
     def __repr__(self) -> str:
         return f"StoredGrid({self.shape[0]} x {self.shape[1]}, {self.n_entries} entries, in {str(self.folder)!r})"
+
+
+def as_stored(X: Any) -> Any:
+    """Return the matrix that a `Labelled` holds, triplets as scipy means them; anything else as it is."""
+    if not isinstance(X, Labelled):
+        return X
+    return X.to_csr() if isinstance(X.matrix, tuple) else X.matrix
+
+
+def mark_stored(X: Labelled, shape: tuple[int, int]) -> sp.csr_array:
+    """Return True at what X has stored, as a matrix of that shape: rows and columns beyond it are left out."""
+    rows, cols, _ = X.triplets
+    known = (rows < shape[0]) & (cols < shape[1])
+    marks: Any = sp.coo_array((np.ones(int(known.sum()), np.bool_), (rows[known], cols[known])), shape=shape)
+    return marks.tocsr()

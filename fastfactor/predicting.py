@@ -53,9 +53,9 @@ class Predicting:
 
         if return_std:
             check_sampled(self, "return_std")
-        rows, cols, shape = self._broadcast(rows, cols)
-        predictions = self._predict_pairs(rows, cols).reshape(shape)
-        return (predictions, predict_std(self, rows, cols).reshape(shape)) if return_std else predictions
+        r, c, shape = self._broadcast(rows, cols)
+        predictions = self._predict_pairs(r, c).reshape(shape)
+        return (predictions, predict_std(self, r, c).reshape(shape)) if return_std else predictions
 
     def _predict_pairs(self: Any, rows: NDArray[Any], cols: NDArray[Any]) -> NDArray[Any]:
         out = np.empty(len(rows), self.U.dtype)

@@ -1,5 +1,7 @@
 """Posterior averaging: the draws against a NumPy oracle, and what the averaged model says of its errors."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import scipy.sparse as sp
@@ -138,6 +140,17 @@ def test_saved_model_says_the_same(model, tmp_path):
     for ours, theirs in zip(model.predict_interval(*pairs), loaded.predict_interval(*pairs), strict=True):
         assert (ours == theirs).all()
     assert (model.recommend([0, 1], n=5)[0] == loaded.recommend([0, 1], n=5)[0]).all()
+
+
+@pytest.mark.parametrize(
+    "change",
+    [{"n_samples": 7}, {"n_samples": True}, {"row_biases": np.ones((200, 2), np.float32)}, {"col_noise": np.ones(80)}],
+    ids=lambda change: next(iter(change)),
+)
+def test_samples_that_do_not_fit_are_not_loaded(model, tmp_path, change):
+    replace(model, posterior={**model.posterior, **change}).save(tmp_path)
+    with pytest.raises(ValueError, match=rf"posterior\.{next(iter(change))}"):
+        ff.load(tmp_path)
 
 
 def test_model_without_samples_knows_no_errors(matrix, model):

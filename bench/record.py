@@ -36,7 +36,7 @@ class Measurement:
 
 @dataclass(frozen=True)
 class Curve:
-    """Error against time for one peer: medians of the times, errors of what `measure` says."""
+    """Error against time for one peer: the shortest times, errors of what `measure` says."""
 
     suite: str
     case: str

@@ -104,9 +104,10 @@ def fit(
         fewer where held-out entries got worse again.
     validation : float, matrix, triplets or False, optional
         Entries to judge the fit by after each epoch: that share of X, held out; or the given ones. The fit then keeps
-        its best epoch, and stops when five epochs brought no better one. By default a tenth of the entries is held out
-        as long as there is something to choose, and the final fit uses all entries. False: none. For "weak" None or
-        False; positives of up to 5000 rows are held out, and judged by the ndcg at 20.
+        its best epoch, and stops when five epochs brought no better one; regularization="auto" is chosen by them if
+        there are 20 or more, and is else a first guess. By default a tenth of the entries is held out as long as there
+        is something to choose, and the final fit uses all entries. False: none. For "weak" None or False; positives of
+        up to 5000 rows are held out, and judged by the ndcg at 20.
     sample_weight : array or sparse matrix, optional
         Weights of the entries, finite and at least 0, for "missing" and "weak" (confidences): a matrix that stores the
         places of X, a dense one of its shape, or for triplets an array. With "missing" they multiply the loss, not the

@@ -254,6 +254,22 @@ def test_validation_none_chooses_on_held_out_entries_then_fits_all(ratings, monk
     assert np.isnan(model.history["validation_loss"]).all()
 
 
+@pytest.mark.parametrize("form", ["share", "triplets"])
+def test_automatic_penalty_is_chosen_on_the_validation_entries_of_the_caller(ratings, form):
+    validation = 0.3 if form == "share" else validation_of(ratings, "triplets")[1]
+    model = ff.fit(ratings, 8, max_epochs=6, validation=validation)
+    trials = {t["regularization"]: t["validation_loss"] for t in model.selection["trials"]}
+    assert len(trials) >= 3
+    np.testing.assert_allclose(min(trials, key=trials.get), model.selection["regularization"][0])
+    np.testing.assert_allclose(model.history["validation_loss"].min(), min(trials.values()), rtol=1e-5)
+
+
+def test_few_validation_entries_choose_no_penalty(ratings):
+    rows, cols, values = validation_of(ratings, "triplets")[0]
+    model = ff.fit(ratings, 8, max_epochs=3, validation=(rows[:19], cols[:19], values[:19]))
+    assert model.selection["trials"] == []
+
+
 def test_callback_sees_each_epoch_and_may_stop(ratings):
     seen = []
     model = ff.fit(ratings, 8, regularization=0.05, max_epochs=9, callback=lambda e: seen.append(e) or e.epoch == 4)

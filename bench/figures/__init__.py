@@ -21,7 +21,6 @@ NAMES = {
     "pca": "uses.pca",
     "per-entry": "measured.per_entry",
     "pseudo-inverse": "uses.pseudo_inverse",
-    "time-to-rmse": "measured.time_to_rmse",
 }
 
 

@@ -12,8 +12,3 @@ RESULTS = Path(__file__).resolve().parents[1] / "results"
 def per_entry() -> Figure:
     """Error against time where every entry counts."""
     return plots.draw_curves(record.load(RESULTS / "per-entry.json"), "per_entry")
-
-
-def time_to_rmse() -> Figure:
-    """Test error against time, ours and peers'."""
-    return plots.draw_curves(record.load(RESULTS / "time-to-rmse.json"), "time_to_rmse")

@@ -19,11 +19,12 @@ class Fit(CompletionPeer):
 
     def fit(self, train: sp.csr_matrix, recipe: Recipe, test: sp.coo_matrix | None = None) -> Run:
         start = time.perf_counter()
+        counts = _count(train) if recipe.frequency_power or recipe.pace_power else ()
         model = fit(
             train,
             recipe.rank,
-            regularization=_by_frequency(train, recipe.regularization, recipe.frequency_power),
-            learning_rate=_by_frequency(train, recipe.learning_rate, recipe.pace_power),
+            regularization=_by_frequency(counts, recipe.regularization, recipe.frequency_power),
+            learning_rate=_by_frequency(counts, recipe.learning_rate, recipe.pace_power),
             biases=recipe.biases,
             max_epochs=recipe.n_epochs,
             validation=False if test is None else test,
@@ -39,12 +40,15 @@ class Fit(CompletionPeer):
         return Run(model.history["epoch"], ends, predict, errors)
 
 
-def _by_frequency(train: sp.csr_matrix, mean: float, power: float) -> Any:
-    """Return numbers for rows and for columns that fall as a power of their counts, with that mean over entries."""
-    if power == 0:
-        return mean
+def _count(train: sp.csr_matrix) -> tuple[NDArray[np.integer], NDArray[np.integer]]:
+    """How often each row and each column occurs; 1 for those that do not."""
     counts = np.diff(train.indptr), np.bincount(train.indices, minlength=train.shape[1])
-    return tuple(_weigh(np.maximum(c, 1), power) * mean for c in counts)
+    return np.maximum(counts[0], 1), np.maximum(counts[1], 1)
+
+
+def _by_frequency(counts: tuple[NDArray[np.integer], ...], mean: float, power: float) -> Any:
+    """Return numbers for rows and for columns that fall as a power of their counts, with that mean over entries."""
+    return tuple(_weigh(c, power) * mean for c in counts) if power else mean
 
 
 def _weigh(counts: NDArray[np.integer], power: float) -> NDArray[np.float64]:

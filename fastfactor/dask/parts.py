@@ -21,6 +21,8 @@ from fastfactor.matrix.operators import BLOCK, LANES
 from fastfactor.solvers.memory import copy_factors
 from fastfactor.threads import launch, using_threads
 
+_STRIPES = 32  # strips of columns, all tiles of a part together: entries of a row come in as many short runs
+
 Array = NDArray[Any]
 RowState = tuple[Array, Array, float]  # factors, biases, and the summed loss of the epoch
 ColState = tuple[Array, Array]
@@ -113,7 +115,7 @@ def inspect_part(part: Part) -> Look:
 
 @dataclass(frozen=True)
 class Tiles:
-    """A part, cut by columns: records (row, column, value) sorted by row, and what was held out."""
+    """A part, cut by columns: records (row, column, value) by strip of columns, then row; and what was held out."""
 
     entries: list[Any]
     held: tuple[Array, Array, Array]
@@ -140,10 +142,13 @@ def lay_part(
     values = ((X.data - X.data.dtype.type(shift)) * X.data.real.dtype.type(1 / scale)).astype(dtype)
     kept = np.random.default_rng([seed, 4, part.number]).random(len(values)) >= share
     fields = np.dtype([("row", np.uint32), ("col", np.uint32), ("value", dtype)], align=True)
+    n_strips = max(1, _STRIPES // (len(col_starts) - 1))
     stripe = np.searchsorted(col_starts, columns, side="right") - 1
     entries = []
     for c in range(len(col_starts) - 1):
         chosen = np.flatnonzero((stripe == c) & kept)
+        strip = (columns[chosen] - col_starts[c]) * n_strips // (col_starts[c + 1] - col_starts[c])
+        chosen = chosen[np.argsort(strip.astype(np.uint8), kind="stable")]
         tile = np.zeros(len(chosen) + int(AHEAD), np.dtype((np.record, fields)))
         inside = tile[: len(chosen)]
         inside["row"], inside["col"], inside["value"] = rows[chosen], columns[chosen] - col_starts[c], values[chosen]

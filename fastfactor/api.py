@@ -18,11 +18,13 @@ from fastfactor.options import (
     check_flag,
     check_memory,
     check_options,
+    check_sampling,
     check_stored,
     check_weak,
     check_weight,
     refuse_unbuilt,
 )
+from fastfactor.posterior import fit_posterior
 from fastfactor.problems import fit_missing, fit_positives, fit_zero
 from fastfactor.progress import Display
 from fastfactor.solvers.journal import Journal, log
@@ -117,6 +119,12 @@ def fit(
         Of X, when it is triplets; by default just large enough.
     duplicates : {"error", "sum", "mean", "last"}
         What to do with several entries at one place.
+    posterior_samples : int
+        Above 0: the model is the mean of that many samples of the posterior distribution, drawn by block Gibbs sampling
+        after the usual fit, and knows its errors (`predict(return_std=True)`, `predict_interval`). For "missing" and
+        the squared loss of real numbers, in float32, every other argument but rank, learning_rate and max_epochs (of
+        the usual fit), shape, duplicates, seed and n_threads at its default. The model has rank posterior_samples x
+        rank: 4 posterior_samples (n_rows + n_cols) rank bytes. 50 is a good number.
     init : Factorization, optional
         A model of the same rank and loss to start from. X may have more rows and columns: those are drawn as usual. Its
         mean and biases become part of the new biases, as far as the fit has some.
@@ -145,8 +153,6 @@ def fit(
     progress : bool, optional
         Show how far the fit is, on stderr: a bar on a terminal (package rich), else a line each second. (The logger
         "fastfactor" tells at level INFO what was tried, and when the step was halved.)
-    posterior_samples
-        Not available yet; anything but the default raises NotImplementedError.
 
     Returns
     -------
@@ -181,7 +187,7 @@ def fit(
         return _fit_on_cluster(X, locals())
     given = {**locals(), "the version of fastfactor": __version__}
     check_choice(unobserved, "unobserved", UNOBSERVED)
-    refuse_unbuilt(posterior_samples=(posterior_samples, 0))
+    n_samples = check_sampling(posterior_samples, given)
     display = Display(callback, max_seconds, is_quiet=not check_flag(progress, "progress"))
     options = check_options(
         rank,
@@ -202,7 +208,7 @@ def fit(
     check_init(init, options, X)
     others = check_weight(unobserved_weight, unobserved)
     if isinstance(X, StoredGrid):
-        check_stored(unobserved, sample_weight)
+        check_stored(unobserved, sample_weight, n_samples)
     limit = check_memory(max_memory)
     if unobserved == "weak":
         refuse_unbuilt(max_memory=(max_memory, None))
@@ -218,6 +224,8 @@ def fit(
             return fit_positives(
                 matrix, shape, duplicates, dtype, options, sample_weight, others, init, search, journal
             )
+        if n_samples:
+            return fit_posterior(matrix, shape, duplicates, dtype, options, n_samples, journal)
         return fit_missing(matrix, validation, shape, duplicates, dtype, options, sample_weight, init, journal, limit)
 
     with using_threads(n_threads), display:

@@ -14,7 +14,7 @@ from fastfactor.matrix.domains import check_domain, check_labels, locate_in
 from fastfactor.matrix.inputs import Observations, as_observations, without_ids
 from fastfactor.matrix.labelled import Labelled
 from fastfactor.model import Factorization
-from fastfactor.options import Options, check_integer
+from fastfactor.options import Options, check_integer, refuse_sampled
 from fastfactor.problems import as_model, fit_positives, fit_zero
 from fastfactor.solvers.fitting import Task, fit_observed
 from fastfactor.solvers.recipe import Recipe
@@ -29,6 +29,7 @@ def partial_fit(
     model: Factorization, X: Any, max_epochs: int | None, seed: int, n_threads: int | None
 ) -> Factorization:
     """Return the model after more epochs on `X`; see `Factorization.partial_fit`."""
+    refuse_sampled(model, "partial_fit")
     recipe = Recipe.read(model.recipe, bool(model.row_bias.any() or model.col_bias.any()))
     options = Options(
         rank=model.rank,

@@ -20,6 +20,7 @@ from fastfactor.matrix.inputs import Observations, as_dense, as_observations, is
 from fastfactor.matrix.labelled import Labelled
 from fastfactor.matrix.positives import as_positives, store_rows
 from fastfactor.model import Factorization
+from fastfactor.options import refuse_sampled
 from fastfactor.solvers.memory import allocate_rows, choose_spec
 from fastfactor.solvers.recipe import Recipe
 from fastfactor.threads import launch, using_threads
@@ -33,6 +34,7 @@ _TOLERANCE = 1e-26  # of the squared residual, over the first
 
 def fold_in(model: Factorization, X: Any, n_threads: int | None = None) -> Factorization:
     """Return a model of the rows of `X` beside the model's columns; see `Factorization.fold_in`."""
+    refuse_sampled(model, "fold_in")
     recipe = Recipe.read(model.recipe, bool(model.row_bias.any() or model.col_bias.any()))
     fold = _Fold(model, recipe)
     matrix, shape = without_ids(X, None)

@@ -33,7 +33,8 @@ class Incremental:
         Raises
         ------
         TypeError, ValueError
-            If X_new is bad, has another number of columns or values that the loss is not defined for.
+            If X_new is bad, has another number of columns or values that the loss is not defined for; or the model is
+            one of `posterior_samples`.
 
         Examples
         --------
@@ -98,7 +99,7 @@ class Incremental:
         Raises
         ------
         TypeError, ValueError
-            If X is bad, or smaller than the model where it must be whole.
+            If X is bad, or smaller than the model where it must be whole; or the model is one of `posterior_samples`.
 
         Examples
         --------

@@ -13,17 +13,14 @@ from numpy.typing import ArrayLike, NDArray
 from fastfactor.ids import Ids, WithIds
 from fastfactor.incremental import Incremental
 from fastfactor.kernels.losses import LOSSES, Loss
-from fastfactor.kernels.predict import predict_pairs
-from fastfactor.kernels.simd import Spec, Static
-from fastfactor.kernels.update import Factors
 from fastfactor.matrix.inputs import as_index
+from fastfactor.predicting import Predicting
 from fastfactor.results import SVDResult
 from fastfactor.solvers.memory import available_memory
-from fastfactor.threads import launch
 
 
 @dataclass(frozen=True)
-class Factorization(Incremental, WithIds):
+class Factorization(Incremental, Predicting, WithIds):
     """A fitted low-rank model, X_rc ~ link(mean + row_bias_r + col_bias_c + sum_q U_rq conj(V_cq)).
 
     The link is the identity but for loss="logistic" (1 / (1 + exp(-p)), a probability) and "poisson" (exp(p), a mean).
@@ -49,6 +46,9 @@ class Factorization(Incremental, WithIds):
         The ids that came with X, if any; `row_ids` and `col_ids` are the same as arrays.
     recipe : dict
         How the fit went about it, for `transform`, `fold_in` and `partial_fit`; in the fit's own units.
+    posterior : dict
+        With posterior_samples: n_samples; row_biases (n_rows, n_samples) and col_biases; row_noise and col_noise, whose
+        product is the variance of an entry's noise. Else empty.
     """
 
     U: NDArray[Any]
@@ -62,6 +62,7 @@ class Factorization(Incremental, WithIds):
     row_labels: Ids | None = field(default=None, repr=False)
     col_labels: Ids | None = field(default=None, repr=False)
     recipe: Mapping[str, Any] = field(default_factory=dict, repr=False)
+    posterior: Mapping[str, Any] = field(default_factory=dict, repr=False)
 
     @property
     def rank(self) -> int:
@@ -118,45 +119,9 @@ class Factorization(Incremental, WithIds):
         n_rows, n_cols = self.shape
         return f"Factorization({n_rows} x {n_cols}, rank={self.rank}, dtype={self.U.dtype})"
 
-    def predict(self, rows: ArrayLike, cols: ArrayLike) -> NDArray[Any]:
-        """Return the model's value at each pair (rows[i], cols[i]): the mean of the response, the link applied.
-
-        Parameters
-        ----------
-        rows, cols : integers, broadcast against each other
-            Positions, from 0.
-
-        Returns
-        -------
-        array of their common shape, of the dtype of U
-
-        Raises
-        ------
-        TypeError
-            If they are not integers.
-        IndexError
-            If one is outside the matrix; negative positions do not count from the end.
-
-        Examples
-        --------
-        >>> import numpy as np, fastfactor as ff
-        >>> model = ff.fit(np.outer([1.0, 2.0, 3.0], [1.0, 2.0]), rank=1, unobserved="zero", max_epochs=200)
-        >>> bool(abs(model.predict(2, 1) - 6) < 0.1)
-        True
-        """
+    def _broadcast(self, rows: ArrayLike, cols: ArrayLike) -> tuple[NDArray[Any], NDArray[Any], tuple[int, ...]]:
         rows, cols = np.broadcast_arrays(rows, cols)
-        shape = rows.shape
-        rows = self._positions(rows, 0, "rows")
-        cols = self._positions(cols, 1, "cols")
-        out = np.empty(len(rows), self.U.dtype)
-        lanes = next(n for n in (16, 8, 4, 2, 1) if self.rank % n == 0)
-        factors = Factors(self.U, self.V, self.row_bias, self.col_bias)
-        launch(predict_pairs, factors, rows, cols, out, Static(Spec(lanes, False, "squared", False)))
-        # Here and not in the kernel, whose sums of single numbers have another order when it comes from the disk cache.
-        out += self.row_bias[rows]
-        out += self.col_bias[cols]
-        out += self.mean
-        return self._link(out).reshape(shape)
+        return self._positions(rows, 0, "rows"), self._positions(cols, 1, "cols"), rows.shape
 
     def _link(self, predictions: NDArray[Any]) -> NDArray[Any]:
         loss = LOSSES[self.loss] if isinstance(self.loss, str) else self.loss

@@ -14,6 +14,7 @@ import numpy as np
 from fastfactor.kernels.losses import LOSSES, Loss, register_loss
 
 UNOBSERVED = ("missing", "zero", "weak")
+_UNSAMPLED = ("validation", "sample_weight", "init", "max_seconds", "max_memory", "callback", "checkpoint")
 
 
 @dataclass(frozen=True)
@@ -205,7 +206,36 @@ def check_weak(options: Options, learning_rate: Any, validation: Any) -> None:
             raise ValueError(f"{name} must be {choices} where unobserved='weak', got {value!r}")
 
 
-def check_stored(unobserved: str, sample_weight: Any) -> None:
+def check_sampling(posterior_samples: Any, arguments: Mapping[str, Any]) -> int:
+    """Return how many samples to average, 0 for an ordinary fit; refuse other arguments that sampling cannot obey."""
+    n_samples = check_integer(posterior_samples, "posterior_samples", 0)
+    if not n_samples:
+        return 0
+    allowed: dict[str, tuple[Any, ...]] = {
+        "unobserved": ("missing",),
+        "loss": ("squared",),
+        "regularization": ("auto",),
+        "l1_regularization": (0,),
+        "biases": ("auto", True),
+        "nonnegative": (False,),
+        "dtype": (None, "float32", np.float32),
+        **dict.fromkeys(_UNSAMPLED, (None,)),
+    }
+    for name, choices in allowed.items():
+        value = arguments[name]
+        if not any(value is choice or (np.isscalar(value) and value == choice) for choice in choices):
+            listed = " or ".join(dict.fromkeys(map(repr, choices[:2])))
+            raise ValueError(f"{name} must be {listed} where posterior_samples is given, got {value!r}")
+    return n_samples
+
+
+def refuse_sampled(model: Any, name: str) -> None:
+    """Refuse a mean of samples where only the factors of one fit will do."""
+    if model.posterior:
+        raise ValueError(f"{name} cannot take a model of posterior_samples={model.posterior['n_samples']}: fit without")
+
+
+def check_stored(unobserved: str, sample_weight: Any, n_samples: int) -> None:
     """Refuse what a fit of a grid on disk has no place for."""
     if unobserved != "missing":
         better = (
@@ -214,6 +244,8 @@ def check_stored(unobserved: str, sample_weight: Any) -> None:
         raise ValueError(f"unobserved must be 'missing' where X is a grid on disk, got {unobserved!r}: {better}")
     if sample_weight is not None:
         raise ValueError("sample_weight must be None where X is a grid on disk: its blocks hold no weights")
+    if n_samples:
+        raise ValueError(f"posterior_samples must be 0 where X is a grid on disk, got {n_samples}")
 
 
 def check_weight(unobserved_weight: Any, unobserved: str) -> float | None:

@@ -9,7 +9,7 @@ import numpy as np
 from fastfactor.kernels.losses import LOSSES, find_loss
 from fastfactor.matrix.labelled import Labelled
 from fastfactor.model import Factorization
-from fastfactor.options import Options
+from fastfactor.options import Options, refuse_sampled
 from fastfactor.solvers.warm import Start
 
 
@@ -19,6 +19,7 @@ def check_init(init: Any, options: Options, X: Any) -> None:
         return
     if not isinstance(init, Factorization):
         raise TypeError(f"init must be a Factorization, got {type(init).__name__}")
+    refuse_sampled(init, "init")
     if init.rank != options.rank:
         raise ValueError(f"init has rank {init.rank}, but rank is {options.rank}")
     loss = options.loss if options.loss in LOSSES else find_loss(options.loss)

@@ -114,7 +114,25 @@ def _as_model(fields: dict[str, Any], manifest: Path) -> Factorization:
         ids = fields.get(name)
         if ids is not None and (not isinstance(ids, Ids) or len(ids) != len(factors)):
             raise ValueError(f"{manifest}: {name} are not {len(factors)} ids")
-    for name in ("history", "selection", "recipe"):
+    for name in ("history", "selection", "recipe", "posterior"):
         if not isinstance(fields.get(name, {}), dict):
             raise ValueError(f"{manifest}: {name} is not a dict")
+    if fields.get("posterior"):
+        _check_posterior(fields["posterior"], U, V, manifest)
     return Factorization(**fields)
+
+
+def _check_posterior(posterior: dict[str, Any], U: Any, V: Any, manifest: Path) -> None:
+    n = posterior.get("n_samples")
+    if type(n) is not int or n < 1 or U.shape[1] % n:
+        raise ValueError(f"{manifest}: posterior.n_samples is {n!r}, U has shape {U.shape}")
+    shapes = {
+        "row_biases": (len(U), n),
+        "col_biases": (len(V), n),
+        "row_noise": (len(U),),
+        "col_noise": (len(V),),
+    }
+    for name, shape in shapes.items():
+        array = posterior.get(name)
+        if not isinstance(array, np.ndarray) or array.shape != shape or array.dtype != U.dtype:
+            raise ValueError(f"{manifest}: posterior.{name} is not an array of {U.dtype} and shape {shape}")

@@ -55,6 +55,24 @@ WEAK_TABLE = [
     ({"X": np.zeros((2, 3))}, ValueError, ["X", "no observed entry"]),
 ]
 
+UNSAMPLED = [
+    {"unobserved": "zero"},
+    {"loss": "huber"},
+    {"regularization": 0.1},
+    {"l1_regularization": 0.1},
+    {"biases": False},
+    {"nonnegative": True},
+    {"nonnegative": (True, False)},
+    {"dtype": np.float64},
+    {"validation": 0.1},
+    {"sample_weight": np.ones((2, 3))},
+    {"init": 3},
+    {"max_seconds": 5},
+    {"max_memory": "1GB"},
+    {"callback": print},
+    {"checkpoint": "folder"},
+]
+
 # keyword arguments, exception, words that the message must have
 TABLE = [
     # rank and other single arguments
@@ -113,7 +131,9 @@ TABLE = [
     ({"sample_weight": dense(1.0), "X": dense(1.0), "unobserved": "zero"}, NotImplementedError, ["sample_weight"]),
     ({"unobserved_weight": 0.1}, ValueError, ["unobserved_weight", "'missing'"]),
     ({"init": (np.ones((2, 2)), np.ones((3, 2)))}, TypeError, ["init", "tuple"]),
-    ({"posterior_samples": 5}, NotImplementedError, ["posterior_samples"]),
+    ({"posterior_samples": -1}, ValueError, ["posterior_samples", "-1"]),
+    ({"posterior_samples": 2.5}, TypeError, ["posterior_samples", "2.5"]),
+    *((arguments | {"posterior_samples": 5}, ValueError, [*arguments, "posterior_samples"]) for arguments in UNSAMPLED),
     ({"max_memory": "much"}, ValueError, ["max_memory", "much"]),
     ({"progress": "bar"}, TypeError, ["progress", "'bar'"]),
     ({"checkpoint": 3}, TypeError, ["checkpoint", "3"]),

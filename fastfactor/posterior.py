@@ -1,0 +1,153 @@
+"""Posterior averaging: the fit of `posterior_samples=N`, and what its model says of its own errors."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from itertools import islice
+from typing import Any
+
+import numpy as np
+import scipy.sparse as sp
+from numpy.typing import NDArray
+from scipy.special import ndtri
+
+from fastfactor.decomposition import svds
+from fastfactor.kernels.ridge import Stored
+from fastfactor.matrix.inputs import Observations, as_observations
+from fastfactor.matrix.positives import store_rows, transpose_rows
+from fastfactor.model import Factorization
+from fastfactor.options import Options
+from fastfactor.problems import fit_missing
+from fastfactor.solvers.journal import Journal
+from fastfactor.solvers.sampling import Sample, Side, run_chain
+
+Array = NDArray[Any]
+
+_BURN_IN = 20  # sweeps before the first sample; the chain starts at a fitted model
+_THIN = 2  # sweeps per sample
+_PATTERN_RANK = 16  # features of each row and column from which entries there are
+_PATTERN_SHRINKAGE = 20.0  # entries that each row and column is taken to have more
+_PATTERN_SCALE = 0.3  # of these features: the smaller, the less is expected of them
+_PAIRS = 1 << 14  # predicted at a time
+
+
+def describe_pattern(stored: Stored, shape: tuple[int, int], seed: int) -> tuple[Array, Array]:
+    """Return features of rows and of columns: 1, the log of the count, and singular vectors of which entries exist.
+
+    Each but the first has mean 0 over the entries, and there the variance 1 (the log) or 0.1. What a row with few
+    entries has beyond that is cut to the average length: its numbers would hang on features seen nowhere else.
+    """
+    counts = [np.diff(stored.indptr), np.bincount(stored.indices, minlength=shape[1])]
+    scales = [1 / np.sqrt(count + _PATTERN_SHRINKAGE) for count in counts]
+    features: list[list[Array]] = [[np.log(np.maximum(count, 1))[:, None]] for count in counts]
+    k = min(_PATTERN_RANK, min(shape) - 1)
+    if k > 0:
+        rows = np.repeat(np.arange(shape[0]), counts[0])
+        pattern = (scales[0][rows] * scales[1][stored.indices], stored.indices, stored.indptr)
+        U, _, Vt = svds(sp.csr_array(pattern, shape=shape), k, rng=seed, tol=1e-3)
+        features[0].append(U * scales[0][:, None])
+        features[1].append(Vt.T * scales[1][:, None])
+
+    def normalise(parts: list[Array], count: Array) -> Array:
+        F, share = np.hstack(parts), count / count.sum()
+        F = F - share @ F
+        spread = np.sqrt(share @ F**2)
+        # What is the same for all (a matrix without gaps) says nothing: rounding is not to be blown up.
+        F = F / np.where(spread > 1e-6 * np.abs(F).max(axis=0, initial=1e-300), spread, np.inf)
+        F[:, 1:] *= _PATTERN_SCALE
+        lengths, average = np.linalg.norm(F, axis=1), np.sqrt(share @ np.sum(F**2, axis=1))
+        F *= np.minimum(1, average / np.maximum(lengths, 1e-300))[:, None]
+        return np.hstack([np.ones((len(count), 1)), F])
+
+    return normalise(features[0], counts[0]), normalise(features[1], counts[1])
+
+
+def _set_out(observed: Observations, start: Factorization, mean: float, std: float, seed: int) -> tuple[Side, Side]:
+    values = (observed.data[: observed.n_entries] - mean) / std
+    # Copies of one type, writable: the kernels are compiled once.
+    indptr, indices = observed.indptr.astype(np.int64), observed.indices.astype(np.int32)
+    stored = store_rows(indptr, indices, values, None, np.dtype(np.float32))
+    features = describe_pattern(stored, observed.shape, seed)
+    sides = []
+    for entries, F, factors, bias in (
+        (stored, features[0], start.U, start.row_bias),
+        (transpose_rows(stored, observed.shape[1]), features[1], start.V, start.col_bias),
+    ):
+        numbers = np.hstack([factors / std**0.5, bias[:, None] / std]).astype(np.float32)
+        sides.append(Side(entries, F, numbers, np.ones(len(F), np.float32)))
+    return sides[0], sides[1]
+
+
+def fit_posterior(
+    X: Any, shape: Any, duplicates: str, dtype: Any, options: Options, n_samples: int, journal: Journal
+) -> Factorization:
+    """Fit as usual, sample from there, and return the mean of the samples as one model of rank n_samples x rank."""
+    start = fit_missing(X, None, shape, duplicates, dtype, options, None, None, journal)
+    observed = as_observations(X, shape=shape, duplicates=duplicates)
+    mean, std = float(start.mean), float(observed.std) or 1.0
+    rows, cols = _set_out(observed, start, mean, std, options.seed)
+    chain = run_chain(rows, cols, options.seed)
+    kept = list(islice(chain, _BURN_IN + _THIN - 1, _BURN_IN + _THIN * n_samples, _THIN))
+    return _average(kept, start, std)
+
+
+def _average(kept: list[Sample], start: Factorization, std: float) -> Factorization:
+    n = len(kept)
+
+    def join(side: int, scale: float) -> Array:
+        joined = np.hstack([sample.numbers[side][:, :-1] for sample in kept])
+        joined *= np.float32(scale)
+        return joined
+
+    biases = [std * np.stack([sample.numbers[side][:, -1] for sample in kept], axis=1) for side in (0, 1)]
+    biases = [bias.astype(np.float32) for bias in biases]
+    row_noise, col_noise = (np.mean([1 / sample.precision[side] for sample in kept], axis=0) for side in (0, 1))
+    noise = std**2 * np.mean([1 / sample.tau for sample in kept])
+    share = (std / n) ** 0.5
+    return replace(
+        start,
+        U=join(0, share),
+        V=join(1, share),
+        row_bias=biases[0].mean(axis=1),
+        col_bias=biases[1].mean(axis=1),
+        posterior={
+            "n_samples": n,
+            "row_biases": biases[0],
+            "col_biases": biases[1],
+            "row_noise": (noise * row_noise).astype(np.float32),
+            "col_noise": col_noise.astype(np.float32),
+        },
+    )
+
+
+def check_sampled(model: Factorization, name: str) -> None:
+    """Raise a ValueError unless the model is one of samples."""
+    if not model.posterior:
+        raise ValueError(f"{name} needs a model of samples: fit with posterior_samples, such as 50")
+
+
+def predict_std(model: Factorization, rows: Array, cols: Array) -> Array:
+    """Return the predictive standard deviation of each pair: the spread of the samples and the noise together.
+
+    Parameters
+    ----------
+    model : Factorization
+        Of samples.
+    rows, cols : (n,) integer arrays
+    """
+    posterior = model.posterior
+    n = posterior["n_samples"]
+    out = np.empty(len(rows), model.U.dtype)
+    for first in range(0, len(rows), _PAIRS):
+        r, c = rows[first : first + _PAIRS], cols[first : first + _PAIRS]
+        products = model.U.reshape(len(model.U), n, -1)[r], model.V.reshape(len(model.V), n, -1)[c]
+        samples = n * np.einsum("isk,isk->is", *products, dtype=np.float64)
+        samples += posterior["row_biases"][r] + posterior["col_biases"][c]
+        noise = posterior["row_noise"][r] * posterior["col_noise"][c]
+        out[first : first + _PAIRS] = np.sqrt(samples.var(axis=1) + noise)
+    return out
+
+
+def half_width(coverage: float) -> float:
+    """Return how many standard deviations either side of the mean of a normal distribution hold that share."""
+    return float(ndtri(0.5 + coverage / 2))

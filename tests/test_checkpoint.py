@@ -291,23 +291,29 @@ def kill_until_it_ends(X, arguments, folder, n_kills, seed):
     result = run_python(CHILD, *given, "")  # compiles, so that what follows loads the same machine code
     assert result.returncode == 0, result.stderr
     expected = run_python(CHILD, *given, "").stdout.split()[-1]
-    started = time.monotonic()
-    assert run_python(CHILD, *given, folder / "once").stdout.split()[-1] == expected
+    environment = {**os.environ, "PYTHONPATH": str(PACKAGE.parent)}
+
+    def start(kept):
+        """Return a child whose imports are over, so that what is killed is the fit."""
+        process = subprocess.Popen(
+            [sys.executable, "-P", "-c", CHILD, *map(str, given), str(kept)],
+            env=environment,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        process.stdout.readline()
+        return process
+
+    process, started = start(folder / "once"), time.monotonic()
+    assert process.communicate()[0].split()[-1] == expected
     longest = time.monotonic() - started
     rng, kills, rounds = random.Random(seed), 0, 0
-    environment = {**os.environ, "PYTHONPATH": str(PACKAGE.parent)}
     while kills < n_kills:
         rounds += 1
         kept = folder / f"kept{rounds}"
         while True:
-            process = subprocess.Popen(
-                [sys.executable, "-P", "-c", CHILD, *map(str, given), str(kept)],
-                env=environment,
-                stdout=subprocess.PIPE,
-                stderr=subprocess.PIPE,
-                text=True,
-            )
-            process.stdout.readline()
+            process = start(kept)
             try:
                 out, err = process.communicate(timeout=rng.uniform(0.0, longest) if kills < n_kills else None)
                 break

@@ -15,9 +15,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fastfactor.blas import aligned_zeros, pad
-from fastfactor.kernels.basis import add_inner, collect, multiply, rotate, subtract, transform
+from fastfactor.kernels.basis import add_inner, collect, multiply, subtract, transform
 from fastfactor.matrix.operators import BLOCK, LANES, N_SLICES
-from fastfactor.solvers.tall import fixed_parts
+from fastfactor.solvers.tall import fixed_parts, rotate_rows
 from fastfactor.threads import launch
 
 # Leading columns that every new block is made orthogonal to: what rounding brings back lies in the vectors that have
@@ -221,8 +221,7 @@ class Basis:
 
     def rotate(self, Y: NDArray[Any]) -> None:
         """Replace the basis' first columns by Q Y, whose number of columns is a multiple of BLOCK."""
-        tiles = np.zeros((len(self.parts) - 1, 4, Y.shape[1]), self.dtype)
-        launch(rotate, self.Q, self.p, np.ascontiguousarray(Y, dtype=self.dtype), self.parts, tiles, LANES)
+        rotate_rows(self.Q, Y)
 
     def randomise(self) -> None:
         """Let random directions outside the basis be the next block."""

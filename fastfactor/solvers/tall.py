@@ -35,8 +35,8 @@ def pad_matrix(V: Array) -> Array:
     return wide
 
 
-def pad_square(T: Array, dtype: np.dtype[Any]) -> Array:
-    """Return the square T with columns of zeros up to a multiple of BLOCK, in that dtype."""
+def widen(T: Array, dtype: np.dtype[Any]) -> Array:
+    """Return T with columns of zeros up to a multiple of BLOCK, in that dtype."""
     wide = np.zeros((len(T), pad(T.shape[1], BLOCK)), dtype)
     wide[:, : T.shape[1]] = T
     return wide
@@ -51,15 +51,15 @@ def inner_products(V: Array, Z: Array, k: int) -> Array:
 
 
 def times(V: Array, T: Array) -> Array:
-    """Return V T for a square T, of the first columns of V, padded."""
+    """Return V T, of as many columns of V as T has rows, padded."""
     product = aligned_empty((len(V), pad(T.shape[1], BLOCK)), V.dtype)
-    launch(multiply, V, len(T), pad_square(T, V.dtype), product, fixed_parts(len(V)), LANES)
+    launch(multiply, V, len(T), widen(T, V.dtype), product, fixed_parts(len(V)), LANES)
     return product
 
 
 def rotate_rows(U: Array, T: Array) -> None:
-    """Replace the first columns of U by U T, for a square T."""
-    starts, wide = fixed_parts(len(U)), pad_square(T, U.dtype)
+    """Replace the first columns of U by U T, of as many columns of U as T has rows."""
+    starts, wide = fixed_parts(len(U)), widen(T, U.dtype)
     launch(rotate, U, len(T), wide, starts, np.zeros((len(starts) - 1, 4, wide.shape[1]), U.dtype), LANES)
 
 

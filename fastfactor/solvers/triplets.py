@@ -20,6 +20,7 @@ from fastfactor.solvers.tall import (
     rotate_rows,
     square_deviations,
     times,
+    widen,
 )
 
 Array = NDArray[Any]
@@ -150,11 +151,6 @@ def _decompose_gram(operand: Operand, search: Search) -> Ritz:
     return Ritz(theta[:k], V * find_phases(V), float(np.abs(theta).max()), n_passes)
 
 
-def _widen(V: Array) -> Array:
-    """Return V with columns of zeros up to a multiple of BLOCK."""
-    return pad_matrix(V)[: len(V)]
-
-
 def _finish(operand: Operand, ritz: Ritz, search: Search) -> Triplets:
     """Return U, s and residuals for the right singular vectors found, from one more product with B and B^H each.
 
@@ -220,7 +216,7 @@ def _mend(operand: Operand, U: Array, Z: Array, ritz: Ritz, s: Array, E: Array, 
 
 def _rayleigh_ritz(operand: Operand, V: Array, search: Search) -> tuple[Array, Array, Array]:
     """Return the SVD of B V as (U, s, V'), by Householder QR: orthonormal vectors for small and zero values too."""
-    U = operand.multiply(_widen(V))[:, : search.k]
+    U = operand.multiply(widen(V, V.dtype))[:, : search.k]
     Q, R = np.linalg.qr(U)
     P, s, Qh = np.linalg.svd(R)
     s[s <= NULL * s.max()] = 0.0
@@ -234,6 +230,6 @@ def _certify(operand: Operand, usv: tuple[Array, Array, Array], norm: float, n_p
     U, V = U * phases, V * phases
     wide_s = np.zeros(pad(len(s), BLOCK))
     wide_s[: len(s)] = s
-    left, right = operand.certify(_widen(V), _widen(U), wide_s)
+    left, right = operand.certify(widen(V, V.dtype), widen(U, U.dtype), wide_s)
     norm = max(norm, float(s.max()))
     return Triplets(U, s, V, np.maximum(left, right)[: len(s)] / (norm or 1.0), norm, n_passes)

@@ -1,0 +1,79 @@
+"""What is kept of the sweeps of a chain: their mean as one product of bounded rank, a few draws, and the noise."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fastfactor.blas import one_blas_thread
+from fastfactor.solvers.sampling import Sample
+
+Array = NDArray[Any]
+
+_WIDTH = 2  # rank that the running mean is cut to, in that of a sample
+_ROOM = 6  # rank at which it is cut
+
+
+def compress(U: Array, V: Array, rank: int) -> tuple[Array, Array]:
+    """Return factors with `rank` columns whose product is nearest to U V': thin QR of both, SVD of the core."""
+    with one_blas_thread():  # more would add up in another order
+        (P, R), (Q, S) = np.linalg.qr(U), np.linalg.qr(V)
+        left, s, right = np.linalg.svd(R @ S.T, full_matrices=False)
+        roots = np.sqrt(s[:rank])
+        factors = P @ (left[:, :rank] * roots), Q @ (right[:rank].T * roots)
+    missing = ((0, 0), (0, max(rank - len(roots), 0)))
+    return np.pad(factors[0], missing), np.pad(factors[1], missing)
+
+
+class Average:
+    """The mean of s_r (a_r + b_c + U_r . V_c) over sweeps.
+
+    Each sweep counts twice: with the rows that are expected given its columns, and with the columns that were expected
+    given the rows before. Means over what is expected have less noise than those over draws (Rao and Blackwell).
+
+    Attributes
+    ----------
+    row_bias, col_bias, row_noise, col_noise : (n_rows,), (n_cols,) float64 arrays
+        Means; the variance of an entry's noise is the product of both.
+    row_draws : (n_rows, n_draws, rank + 2) float16 array
+    col_draws : (n_cols, n_draws, rank + 1) float16 array
+        s (U, a, 1) and (V, b) of some sweeps.
+    """
+
+    def __init__(self, sweeps: Iterable[Sample], n_sweeps: int, n_draws: int) -> None:
+        self._left: list[Array] = []
+        self._right: list[Array] = []
+        self._n_sweeps = n_sweeps
+        kept = set(np.linspace(0, n_sweeps - 1, n_draws).round().astype(int).tolist())
+        draws: list[tuple[Array, Array]] = []
+        biases, noises = [0.0, 0.0], [0.0, 0.0]
+        for i, sample in enumerate(sweeps):
+            s = sample.scale[:, None]
+            for R, C in sample.expected:
+                self._left.append(np.hstack([s * R[:, :-1], s - 1]))
+                self._right.append(C)
+                biases = [biases[0] + sample.scale * R[:, -1].astype(np.float64), biases[1] + C[:, -1].astype(np.float64)]
+            noises = [noises[0] + sample.noise[0], noises[1] + sample.noise[1]]
+            if i in kept:
+                R, C = sample.numbers
+                draws.append((np.hstack([s * R, s]).astype(np.float16), C.astype(np.float16)))
+            size = self._right[-1].shape[1]
+            if sum(A.shape[1] for A in self._left) >= _ROOM * size:
+                self._cut(_WIDTH * size)
+        self.row_bias, self.col_bias = (b / (2 * n_sweeps) for b in biases)
+        self.row_noise, self.col_noise = (b / n_sweeps for b in noises)
+        self.row_draws, self.col_draws = (np.stack(side, axis=1) for side in zip(*draws, strict=True))
+
+    def _cut(self, rank: int) -> None:
+        U, V = compress(np.hstack(self._left), np.hstack(self._right), rank)
+        self._left, self._right = [U], [V]
+
+    def blend(self, U: Array, V: Array, share: float, rank: int) -> tuple[Array, Array]:
+        """Return factors of `rank` columns for `share` of the mean and the rest of U V'."""
+        root = np.float32((share / (2 * self._n_sweeps)) ** 0.5)
+        rest = np.float32((1 - share) ** 0.5)
+        left = np.hstack([*(root * A for A in self._left), rest * U])
+        return compress(left, np.hstack([*(root * A for A in self._right), rest * V]), rank)

@@ -54,12 +54,12 @@ class Standard:
     @property
     def l1_unit(self) -> float:
         """L1 penalties in the user's units, over those in the fit's."""
-        return self.curvature * self.scale**1.5
+        return self.curvature * self.scale * self.scale**0.5  # inf where **1.5 would raise
 
     @property
     def loss_unit(self) -> float:
         """Losses in the user's units, over those in the fit's."""
-        return self.curvature * self.scale**2
+        return self.curvature * self.scale * self.scale  # inf where ** would raise
 
     def weighted(self, mean: float) -> Standard:
         """Return the units for losses weighted by weights of that mean, which are divided by it."""

@@ -134,7 +134,7 @@ def _as_matrix(A: Any, name: str = "A") -> Any:
     A = as_stored(A)
     if isinstance(A, tuple) and any(isinstance(part, np.ndarray) for part in A):
         raise TypeError(f"{name} must be a matrix, not triplets: make one of them with scipy.sparse.coo_array")
-    if is_dense(A):
+    if isinstance(A, list | tuple) or hasattr(A, "__array__"):
         A = as_array(A, name)
     check_matrix(A)
     if len(A.shape) != 2:

@@ -30,6 +30,7 @@ Array = NDArray[Any]
 
 _RATES = 0.1 * (1.0 - np.arange(2000) / 2000) ** 2  # of descent, for standardised values
 _UPDATES = (60, 2000, 20_000)  # of a row: see kernels/folding.py
+_LARGEST = 1e150  # value of a new row
 _TOLERANCE = 1e-26  # of the squared residual, over the first
 
 
@@ -49,7 +50,7 @@ def fold_in(model: Factorization, X: Any, n_threads: int | None = None) -> Facto
         raise TypeError("X_new is complex, the model is real")
     with using_threads(n_threads), np.errstate(over="ignore", invalid="ignore"):
         U, row_bias = fold.solve(observed) if fold.is_ridge else fold.descend(observed)
-    if not (np.isfinite(U).all() and np.isfinite(row_bias).all()):
+    if not (np.isfinite(U).all() and np.isfinite(row_bias).all() and fold.is_in_range(observed)):
         raise ValueError(f"X_new has values whose factors are out of the range of dtype {U.dtype}")
     labels = X.row_labels if isinstance(X, Labelled) else None
     return replace(model, U=U, row_bias=row_bias, row_labels=labels, history={}, selection={})
@@ -84,6 +85,12 @@ class _Fold:
         return self.recipe.unobserved == "weak" or (
             self.recipe.unobserved == "zero" and self.is_ridge and not self.recipe.biases
         )
+
+    @staticmethod
+    def is_in_range(X: Observations) -> bool:
+        """Whether the squares of the values are numbers: conjugate gradients make zeros of others."""
+        values = X.data[: X.n_entries]
+        return max(abs(float(values.real.max())), abs(float(values.real.min()))) < _LARGEST
 
     def read(self, X: Any, shape: Any) -> Observations:
         """Return the entries of new rows that count, but for the zeros where these are not visited."""

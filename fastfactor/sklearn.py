@@ -126,7 +126,8 @@ class PCA(decomposition.PCA):  # type: ignore[misc]
         self.singular_values_ = result.s[:kept]
         self.explained_variance_ = result.explained_variance[:kept]
         self.explained_variance_ratio_ = result.explained_variance_ratio[:kept]
-        total = (result.frobenius_norm or 0.0) ** 2 / max(X.shape[0] - 1, 1)
+        norm = result.frobenius_norm or 0.0
+        total = norm * norm / max(X.shape[0] - 1, 1)
         rest = max(total - float(self.explained_variance_.sum(dtype=np.float64)), 0.0)
         self.noise_variance_ = rest / (smaller - kept) if kept < smaller else 0.0
         self._fit_svd_solver = "covariance_eigh" if self.svd_solver == "auto" else self.svd_solver

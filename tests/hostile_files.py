@@ -31,7 +31,7 @@ MANIFEST = manifests.MANIFEST
 ROOM = 3 << 30  # bytes of address space beyond those that the process has when it begins
 REFUSED = (ValueError, OSError, KeyError, IndexError)
 # Words that may stand in place of the file's path, of what a damaged array inside leads to when it is used.
-USED = re.compile(r"X|A |ids|source|duplicates|model|grid|recipe|history|diverg|not in the model|row|column")
+USED = re.compile(r"checkpoint|X|A |ids|source|duplicates|model|grid|recipe|history|diverg|not in the model|row|column")
 
 
 def make_matrix():

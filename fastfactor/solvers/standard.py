@@ -152,7 +152,7 @@ def _standardise_robustly(loss: str, values: NDArray[Any], centred: bool) -> Sta
     sizes = np.abs(values - shift)
     scale = _NORMAL * float(np.median(sizes)) or float(np.mean(sizes)) or 1.0
     baseline = _Constants(loss, (values - shift) / scale).look(0.0)[0]
-    curvature = scale ** (find_traits(loss).degree - 2)
+    curvature = float(np.float64(scale) ** (find_traits(loss).degree - 2))  # inf where a float would raise
     return Standard(shift, scale, curvature, (shift, scale), None, baseline)
 
 

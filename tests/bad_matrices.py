@@ -183,7 +183,7 @@ def lay_out(rng, A, case):
         return np.ma.masked_array(A, mask)
     if how == "ragged" and rng.random() < 0.3:
         case.faults.add("not a matrix")
-        return pick(rng, (A.ravel(), A[None], A[:0, 0], np.float64(3), None, "X", [[1.0], [1.0, 2.0]], {1: 2}))
+        return pick(rng, (A.ravel(), A[None], np.float64(3), None, "X", [[1.0], [1.0, 2.0]], {1: 2}))
     return A
 
 
@@ -259,8 +259,10 @@ def draw_sparse(rng, shape, kept, values, needs_all):
         elif format != "coo":
             X = X.asformat(format)
             case.traits.discard("duplicates")
-        if format == "dia" or (format == "bsr" and X.blocksize != (1, 1)):  # these store zeros of their own
-            case.truth = as_truth(X.toarray())
+        if format not in ("csr", "csc", "coo"):  # of these some store zeros, and others sum in their own type
+            stored = sp.coo_array(X, copy=True)
+            stored.data = np.ones(len(stored.data))
+            case.truth = np.where(stored.toarray() > 0, as_truth(X.toarray()), np.nan)
     if X.nnz == 0 and not kept.all():
         case.traits.add("empty")
     case.X = X if rng.random() < 0.7 else getattr(sp, f"{format}_matrix")(X)

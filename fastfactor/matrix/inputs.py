@@ -131,9 +131,10 @@ def combine_rows(
     if how == "last":
         combined = values[ends - 1]
     else:
-        combined = np.add.reduceat(values, starts)
-        if how == "mean":
-            combined = (combined / (ends - starts)).astype(values.dtype)
+        with np.errstate(over="ignore", invalid="ignore"):  # sums that are no numbers are refused, as values are
+            combined = np.add.reduceat(values, starts)
+            if how == "mean":
+                combined = (combined / (ends - starts)).astype(values.dtype)
     indptr = np.concatenate(([0], np.cumsum(np.bincount(rows[starts], minlength=n_rows))))
     return indptr, cols[starts], combined
 

@@ -364,7 +364,8 @@ def frobenius_norm(A: Any) -> float | None:
     values = _distinct(A) if is_sparse(A) else A
     scale = power_of_two(find_largest(values))
     if scale == 1.0 and values.dtype.char in "dD":
-        return float(np.linalg.norm(values.ravel()))
+        with np.errstate(over="ignore"):  # of sums of what is stored twice
+            return float(np.linalg.norm(values.ravel()))
     parts = (values.real, values.imag) if values.dtype.kind == "c" else (values,)
     total = 0.0
     for part in parts:

@@ -76,7 +76,13 @@ class Standard:
 
     def place_in(self, dtype: np.dtype[Any]) -> NDArray[Any] | None:
         """Return the place as an array of the type that the kernels compute in."""
-        return None if self.place is None else np.array(self.place, dtype)
+        if self.place is None:
+            return None
+        with np.errstate(over="ignore"):
+            place = np.array(self.place, dtype)
+        if not np.isfinite(place).all():
+            raise ValueError(f"X has values out of the range in which its loss is computed in {dtype}: rescale them")
+        return place
 
 
 def _sample(values: NDArray[Any]) -> NDArray[Any]:

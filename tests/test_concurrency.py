@@ -1,9 +1,10 @@
 """Fits side by side: in threads, in workers of joblib and multiprocessing, after forks, on every threading layer."""
 
 import multiprocessing
+import os
 
 import pytest
-from conftest import run_python
+from conftest import PACKAGE, run_python
 
 LAYERS = ("omp", "tbb", "workqueue")
 
@@ -109,10 +110,11 @@ def test_workers_of_multiprocessing(tmp_path, layer, method, when):
         assert result.stdout.strip() == "worked"
 
 
-LOKY = (
-    WORK
-    + """
+LOKY = """
+import sys
+sys.path.insert(0, sys.argv[1])
 import joblib
+from workers import work
 
 expected = [work(seed) for seed in range(2)]
 for backend in ("loky", "threading"):
@@ -120,14 +122,13 @@ for backend in ("loky", "threading"):
     assert found == expected, backend
 print("equal")
 """
-)
 
 
 def test_workers_of_joblib(tmp_path, python):
     pytest.importorskip("joblib")
-    (tmp_path / "workers.py").write_text(LOKY)
-    code = "import sys; sys.path.insert(0, sys.argv[1]); import workers"
-    assert "equal" in python(code, tmp_path)
+    (tmp_path / "workers.py").write_text(WORK)
+    env = {"PYTHONPATH": f"{PACKAGE.parent}{os.pathsep}{tmp_path}"}
+    assert "equal" in python(LOKY, tmp_path, env=env, timeout=240)
 
 
 CHILDREN = (
@@ -154,7 +155,7 @@ print("fine")
 )
 
 
-@pytest.mark.skipif(not hasattr(__import__("os"), "fork"), reason="this system has no fork")
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="this system has no fork")
 @pytest.mark.parametrize("layer", LAYERS)
 def test_forks_in_the_middle_of_a_fit(python, layer):
     skip_without(layer)

@@ -94,9 +94,11 @@ def test_integers_that_are_stored_twice_do_not_wrap_around(small, monkeypatch):
     monkeypatch.setattr(dispatch, "LAPACK_WORK", 10**9 if small else 0)
     A = csr(data=(200, 100, 7), indices=(0, 0, 1), shape=(2, 3))
     A.data = A.data.astype(np.uint8)
-    result = ff.svd(A, 1)
-    assert result.s[0] == pytest.approx(300)
-    assert result.frobenius_norm == pytest.approx(np.hypot(300, 7))
+    for each in (A, sp.coo_array((A.data, ([0, 0, 1], [0, 0, 1])), shape=(2, 3))):
+        result = ff.svd(each, 1)
+        assert result.s[0] == pytest.approx(300)
+        assert result.frobenius_norm == pytest.approx(np.hypot(300, 7))
+        assert ff.pca(each, 1, center=False).s[0] == pytest.approx(300)
     assert ff.fit(A, 1, unobserved="zero", max_epochs=1).history["train_loss"][0] > 100
 
 

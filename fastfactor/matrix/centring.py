@@ -107,7 +107,7 @@ def centre_columns(X: Any, center: bool, scale: bool, n_threads: int, needs_dens
         If X contains infinities or NaNs.
     """
     if is_sparse(X):
-        X = widen_integers(X.tocsr())
+        X = widen_integers(X).tocsr()
         X = X if X.has_canonical_format else _canonical(X)
     check_finite_matrix(X)
     unit = power_of_two(find_largest(X.data if is_sparse(X) else X))

@@ -340,7 +340,7 @@ def as_operand(A: Any, n_threads: int, rng: np.random.Generator) -> Operand:
 
 
 def _as_sparse_operand(A: Any, is_adjoint: bool) -> SparseOperand:
-    A = A if A.format in ("csr", "csc") else A.tocsr()
+    A = A if A.format in ("csr", "csc") else widen_integers(A).tocsr()
     values = _as_float(A.data[: A.indptr[-1]])
     size = find_largest(values)
     _check_finite(size)
@@ -377,7 +377,8 @@ def frobenius_norm(A: Any) -> float | None:
 
 def _distinct(A: Any) -> Array:
     """Return the stored values of a sparse matrix, with duplicates summed."""
-    A = widen_integers(A if A.format in ("csr", "csc") else A.tocsr())
+    A = widen_integers(A)
+    A = A if A.format in ("csr", "csc") else A.tocsr()
     if not A.has_canonical_format:
         A = A.copy()
         A.sum_duplicates()

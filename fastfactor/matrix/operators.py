@@ -366,12 +366,10 @@ def frobenius_norm(A: Any) -> float | None:
     if scale == 1.0 and values.dtype.char in "dD":
         with np.errstate(over="ignore"):  # of sums of what is stored twice
             return float(np.linalg.norm(values.ravel()))
-    parts = (values.real, values.imag) if values.dtype.kind == "c" else (values,)
-    total = 0.0
-    for part in parts:
-        for row in np.atleast_2d(part):  # squares of single precision overflow, and a copy of all would take room
-            wide = np.asarray(row, np.float64) * scale
-            total += float(wide @ wide)
+    flat, total = values.ravel().view(values.real.dtype), 0.0  # of complex numbers both parts
+    for start in range(0, len(flat), 1 << 20):  # squares of single precision overflow, a copy of all would take room
+        wide = flat[start : start + (1 << 20)].astype(np.float64) * scale
+        total += float(wide @ wide)
     return total**0.5 / scale
 
 

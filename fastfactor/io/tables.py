@@ -108,7 +108,8 @@ class ParquetSource:
             raise ValueError(f"{self.path} has several columns {twice[0]!r}")
         # Text that lies as a dictionary in the file is never spelled out; for other types this asks for nothing.
         with pq.ParquetFile(self.path, read_dictionary=wanted[:2], memory_map=self.mapped) as file:
-            add_batches(file.iter_batches(_BATCH, columns=wanted), wanted, wanted, collector)
+            batches = map(partial(_checked, places=range(len(wanted))), file.iter_batches(_BATCH, columns=wanted))
+            add_batches(batches, wanted, wanted, collector)
 
 
 class ArrowSource:
@@ -141,7 +142,7 @@ class ArrowSource:
 
 
 def _checked(batch: Any, places: Sequence[int]) -> Any:
-    """Return some columns, after a look at every offset and index: Arrow follows what it maps blindly."""
+    """Return some columns, after a look at every offset and index: Arrow follows what a file says blindly."""
     chosen = batch.select(list(places))
     chosen.validate(full=True)
     return chosen

@@ -10,7 +10,15 @@ import scipy.sparse as sp
 from numpy.typing import NDArray
 
 from fastfactor.matrix.inputs import is_sparse
-from fastfactor.matrix.operators import Operand, as_operand, check_finite_matrix, frobenius_norm
+from fastfactor.matrix.operators import (
+    Operand,
+    as_operand,
+    check_finite_matrix,
+    find_largest,
+    frobenius_norm,
+    power_of_two,
+)
+from fastfactor.matrix.structure import widen_integers
 
 Array = NDArray[Any]
 
@@ -35,13 +43,15 @@ class CentredOperand(Operand):
 
 @dataclass
 class Centred:
-    """A matrix (X - 1 mean^T) / scale.
+    """A matrix (X - 1 mean^T) / scale, where X is what was handed in times `unit`.
 
     Attributes
     ----------
     mean, scale : (n_cols,) arrays
     norm : float
         Its Frobenius norm.
+    unit : float
+        A power of two by which squares neither overflow nor vanish; mostly 1.
     dense : array or None
         The matrix itself, when it was formed.
     scaled : sparse array or None
@@ -51,6 +61,7 @@ class Centred:
     mean: Array
     scale: Array
     norm: float
+    unit: float
     dense: Array | None
     scaled: Any
     n_threads: int
@@ -65,7 +76,7 @@ class Centred:
         return CentredOperand(base, offset, np.ones(m))
 
 
-def _moments(X: Any, center: bool, scale: bool) -> tuple[Array, Array]:
+def _moments(X: Any, center: bool, scale: bool, unit: float) -> tuple[Array, Array]:
     """Return what to subtract from and divide each column by; variances are summed about the mean."""
     n_rows, n_cols = X.shape
     dtype = np.result_type(X.dtype, np.float64)
@@ -83,7 +94,7 @@ def _moments(X: Any, center: bool, scale: bool) -> tuple[Array, Array]:
             variance = (np.abs(X - mean) ** 2).sum(axis=0)
         deviation = np.sqrt(variance / n_rows)
         tiny = 10 * np.finfo(np.float64).eps * np.abs(mean)
-        deviation[deviation <= tiny] = 1.0
+        deviation[deviation <= tiny] = unit
     return (mean if center else np.zeros_like(mean)), deviation
 
 
@@ -95,17 +106,20 @@ def centre_columns(X: Any, center: bool, scale: bool, n_threads: int, needs_dens
     ValueError
         If X contains infinities or NaNs.
     """
-    check_finite_matrix(X)
     if is_sparse(X):
-        X = X.tocsr()
+        X = widen_integers(X).tocsr()
         X = X if X.has_canonical_format else _canonical(X)
-    mean, deviation = _moments(X, center, scale)
+    check_finite_matrix(X)
+    unit = power_of_two(find_largest(X.data if is_sparse(X) else X))
+    if unit != 1.0:
+        X = X.astype(np.result_type(X.dtype, np.float64)) * unit
+    mean, deviation = _moments(X, center, scale, unit)
     if not is_sparse(X) or needs_dense or X.shape[0] * X.shape[1] <= SMALL:
         dense = ((X.toarray() if is_sparse(X) else X) - mean) / deviation
-        return Centred(mean, deviation, frobenius_norm(dense) or 0.0, dense, None, n_threads)
+        return Centred(mean, deviation, frobenius_norm(dense) or 0.0, unit, dense, None, n_threads)
     scaled = sp.csr_array(X @ sp.diags_array(1.0 / deviation)) if scale else X
     total = (frobenius_norm(scaled) or 0.0) ** 2 - X.shape[0] * float(np.sum(np.abs(mean / deviation) ** 2))
-    return Centred(mean, deviation, float(np.sqrt(max(total, 0.0))), None, scaled, n_threads)
+    return Centred(mean, deviation, float(np.sqrt(max(total, 0.0))), unit, None, scaled, n_threads)
 
 
 def _canonical(X: Any) -> Any:

@@ -96,5 +96,6 @@ def measure_stream(A: Any) -> float:
         if not piece.has_canonical_format:
             piece = piece.copy()
             piece.sum_duplicates()
-        total += float(np.linalg.norm(piece.data * scale)) ** 2
+        wide = piece.data.astype(np.result_type(piece.data, np.float64), copy=False)
+        total += float(np.linalg.norm(wide * scale)) ** 2
     return total**0.5 / scale

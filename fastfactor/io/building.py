@@ -5,6 +5,7 @@ What is larger than memory goes from the source through files without names into
 
 from __future__ import annotations
 
+import errno
 import os
 import zipfile
 from collections.abc import Sequence
@@ -36,6 +37,8 @@ from fastfactor.matrix.inputs import Observations, as_observations, check_shape,
 from fastfactor.matrix.labelled import Labelled, StoredGrid
 from fastfactor.matrix.mapped import ArrayFile, Scratch, walk_rows
 from fastfactor.matrix.structure import check_indptr
+
+_NO_ROOM = (errno.ENOSPC, errno.EFBIG, errno.EDQUOT)
 
 Labels = tuple[Any, Any, int]  # ids of rows, of columns, and how many bad lines there were
 
@@ -244,7 +247,7 @@ def _observe_npz(path: Path, dtype: Any, duplicates: str, folder: Path) -> tuple
             names = ("indptr", "indices", "data") if kind == b"csr" else ("row", "col", "data")
             parts = [_unpack(archive, name, folder) for name in names]
     except DAMAGE as error:
-        if isinstance(error, OSError) and error.errno is not None:  # the disk that is written to
+        if isinstance(error, OSError) and error.errno in _NO_ROOM:  # on the disk that is written to
             raise
         raise ValueError(f"{path} is damaged or no sparse matrix of scipy: {error}") from None
     if dtype is not None:

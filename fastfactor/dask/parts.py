@@ -1,4 +1,4 @@
-"""What workers do: a part is some rows of the matrix, cut into tiles for `fit`, multiplied for `svd`.
+"""What workers hold: a part is some rows of the matrix; and what they do with it for `svd`.
 
 Each task computes on one thread, and its result depends on its arguments alone, so it may run anywhere, and again.
 """
@@ -13,19 +13,11 @@ import scipy.sparse as sp
 from numpy.typing import NDArray
 
 from fastfactor.kernels.gram import SparseRows, add_adjoint_sparse, add_gram_sparse, multiply_sparse
-from fastfactor.kernels.simd import Static
-from fastfactor.kernels.sweep import AHEAD, Blocks, sweep_stored
-from fastfactor.kernels.update import Factors, Step
 from fastfactor.matrix.inputs import as_observations, is_sparse
 from fastfactor.matrix.operators import BLOCK, LANES
-from fastfactor.solvers.memory import copy_factors
 from fastfactor.threads import launch, using_threads
 
-_STRIPES = 32  # strips of columns, all tiles of a part together: entries of a row come in as many short runs
-
 Array = NDArray[Any]
-RowState = tuple[Array, Array, float]  # factors, biases, and the summed loss of the epoch
-ColState = tuple[Array, Array]
 
 
 @dataclass(frozen=True)
@@ -111,69 +103,6 @@ def inspect_part(part: Part) -> Look:
         np.diff(X.indptr).astype(np.int64),
         np.bincount(X.indices, minlength=X.shape[1]),
     )
-
-
-@dataclass(frozen=True)
-class Tiles:
-    """A part, cut by columns: records (row, column, value) by strip of columns, then row; and what was held out."""
-
-    entries: list[Any]
-    held: tuple[Array, Array, Array]
-
-
-def lay_part(
-    part: Part, place: Array, col_starts: Array, shift: Any, scale: float, dtype: Any, seed: int, share: float
-) -> Tiles:
-    """Return the tiles of a part.
-
-    Parameters
-    ----------
-    place : (n_cols,) array
-        Position of each column in the order of the factors.
-    col_starts : (P + 1,) array
-        First position of each part of the columns.
-    shift, scale : number
-        What standardises the values.
-    seed, share
-        Which entries are held out, and how many of them.
-    """
-    X, columns = part.matrix, place[part.matrix.indices]
-    rows = np.repeat(np.arange(X.shape[0]), np.diff(X.indptr))
-    values = ((X.data - X.data.dtype.type(shift)) * X.data.real.dtype.type(1 / scale)).astype(dtype)
-    kept = np.random.default_rng([seed, 4, part.number]).random(len(values)) >= share
-    fields = np.dtype([("row", np.uint32), ("col", np.uint32), ("value", dtype)], align=True)
-    n_strips = max(1, _STRIPES // (len(col_starts) - 1))
-    stripe = np.searchsorted(col_starts, columns, side="right") - 1
-    entries = []
-    for c in range(len(col_starts) - 1):
-        chosen = np.flatnonzero((stripe == c) & kept)
-        strip = (columns[chosen] - col_starts[c]) * n_strips // (col_starts[c + 1] - col_starts[c])
-        chosen = chosen[np.argsort(strip.astype(np.uint8), kind="stable")]
-        tile = np.zeros(len(chosen) + int(AHEAD), np.dtype((np.record, fields)))
-        inside = tile[: len(chosen)]
-        inside["row"], inside["col"], inside["value"] = rows[chosen], columns[chosen] - col_starts[c], values[chosen]
-        entries.append(tile)
-    return Tiles(entries, (rows[~kept], columns[~kept], values[~kept]))
-
-
-def take_held(tiles: Tiles) -> tuple[Array, Array, Array]:
-    """Return rows (of the part), columns (in the order of the factors) and values that were held out."""
-    return tiles.held
-
-
-def sweep_tile(
-    tiles: Tiles, c: int, rows: RowState, cols: ColState, step: Step, spec: Any, is_first: bool
-) -> tuple[RowState, ColState]:
-    """Update on each entry of tile `c`, and return the factors; `is_first` in an epoch begins a new sum of losses."""
-    entries = tiles.entries[c]
-    factors = copy_factors(Factors(rows[0], cols[0], rows[1], cols[1]))  # what came is others' too
-    sizes = np.array([0, len(factors.U)]), np.array([0, len(factors.V)])
-    blocks = Blocks(entries, np.array([0, len(entries) - int(AHEAD)], np.uint64), *sizes)
-    losses = np.zeros((1, 1))
-    with using_threads(1):
-        launch(sweep_stored, factors, blocks, np.zeros(1, np.int64), losses, step, Static(spec))
-    loss = float(losses[0, 0]) + (0.0 if is_first else rows[2])
-    return (factors.U, factors.row_bias, loss), (factors.V, factors.col_bias)
 
 
 def _rows_of(part: Part, scale: float) -> SparseRows:

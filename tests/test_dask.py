@@ -13,6 +13,8 @@ distributed = pytest.importorskip("distributed", reason="Dask needs the extra da
 dask = pytest.importorskip("dask")
 da = pytest.importorskip("dask.array")
 
+nest = pytest.importorskip("fastfactor.dask.grid").nest
+
 PLAIN = {"rank": 8, "max_epochs": 3, "regularization": 0.1, "validation": False}
 
 pytestmark = [
@@ -88,6 +90,27 @@ def test_the_model_is_about_that_of_memory(dense, client):
     where = np.nonzero(np.isnan(dense))
     difference = model.predict(*where) - memory.predict(*where)
     assert np.sqrt(np.mean(difference**2)) < 0.1 * np.nanstd(dense)
+
+
+def test_steps_that_share_leading_bits_follow_each_other():
+    order = nest(np.random.default_rng(3).permutation(16).tolist())
+    assert sorted(order) == list(range(16))
+    for size in (2, 4, 8):
+        runs = [{d // size for d in order[start : start + size]} for start in range(0, 16, size)]
+        assert all(len(run) == 1 for run in runs)
+    assert nest([2, 0, 1, 3]) == [2, 3, 0, 1]
+
+
+@pytest.mark.parametrize("options", [{}, {"regularization": "auto", "learning_rate": (np.full(120, 0.05), 0.02)}])
+def test_how_parts_are_grouped_does_not_matter(dense, client, monkeypatch, options):
+    monkeypatch.setattr("fastfactor.dask.running.choose_stripes", lambda shape, n: 32)
+    X, found = da.from_array(dense, chunks=(15, 60)), []
+    for n_groups in (1, 2, 8):
+        worker = next(iter(client.scheduler_info()["workers"]))
+        monkeypatch.setattr("fastfactor.dask.sources.spread", lambda client, n, g=n_groups, w=worker: ([w] * n, g))
+        model = ff.dask.fit(X, client=client, **PLAIN | {"max_epochs": 6} | options)
+        found.append((model.U.tobytes(), model.V.tobytes(), model.history["train_loss"].tolist()))
+    assert found[0] == found[1] == found[2]
 
 
 def test_each_entry_is_visited_once_an_epoch(dense, client):

@@ -5,6 +5,10 @@ Rows and columns are cut into P parts each, P a power of two. In step d of an ep
 other. So while these bits do not change, the rows of a run of 2^i parts meet the columns of one such run alone, and
 one worker can do all of that in one task. How long the runs are decides how many tasks there are, and nothing else:
 each part meets the others in the same order, whoever holds them, and the factors are the same bits.
+
+In the first epochs the steps are gone through several times, each time with a share of the tiles' diagonals. Otherwise
+each half of the matrix would settle on a basis of its own before it meets the other's: with 100 million entries this
+cost 0.4 % of the error of held-out entries after 20 epochs.
 """
 
 from __future__ import annotations
@@ -21,6 +25,8 @@ from fastfactor.dask.cluster import Cluster, retrying
 from fastfactor.dask.tiles import Visit, sweep_group
 from fastfactor.kernels.update import Factors, Step
 from fastfactor.matrix.grid import Held
+
+_YOUNG = 4  # epochs in which all parts meet several times
 
 
 def nest(order: list[int]) -> list[int]:
@@ -68,6 +74,8 @@ class DaskGrid:
     held: Held
     n_entries: int
     owner: Any = None  # the factors whose state the workers have
+    swept: Any = None  # the factors of the last epoch, which are `age` epochs old
+    age: int = 0
     rows: list[Any] = field(default_factory=list)  # for each group of parts, the states of its parts
     cols: list[Any] = field(default_factory=list)
     upcoming: NDArray[np.int64] = field(default_factory=lambda: np.empty(0, np.int64))
@@ -99,6 +107,8 @@ class DaskGrid:
         self.n_done += len(diagonals)
         if self.n_done < self.n_stripes:
             return
+        self.age = self.age + 1 if self.swept is factors else 0
+        self.swept = factors
         rows, cols = retrying(lambda: self._run(factors, step, static.spec))
         for b, (U, bias, loss) in enumerate(itertools.chain(*rows)):
             part = self._part_of_rows(b)
@@ -128,10 +138,11 @@ class DaskGrid:
         steps, inner = np.divmod(self.upcoming, self.n_inner)
         order = nest(list(dict.fromkeys(steps.tolist())))
         size = self.n_parts // self.cluster.n_groups
-        for start in range(0, self.n_parts, size):
+        n_rounds = self.n_inner if self.age < _YOUNG else 1
+        for turn, start in itertools.product(range(n_rounds), range(0, self.n_parts, size)):
             run = order[start : start + size]
-            orders = [inner[steps == d] for d in run]
-            self._submit(run, orders, numbers, alike, spec, start == 0)
+            orders = [inner[steps == d][turn::n_rounds] for d in run]
+            self._submit(run, orders, numbers, alike, spec, turn == start == 0)
         found = self.cluster.client.gather([self.rows, self.cols])
         self.owner = factors
         return found

@@ -89,9 +89,21 @@ class Cluster:
         """Shape of the matrix."""
         return int(self.starts[-1]), self.n_cols
 
+    @property
+    def groups(self) -> list[range]:
+        """Numbers of the parts of each group."""
+        size = len(self.parts) // self.n_groups
+        return [range(first, first + size) for first in range(0, len(self.parts), size)]
+
     def run(self, function: Any, *args: Any) -> list[Any]:
         """Return futures of function(part, *args) for each part."""
         return [self.client.submit(function, part, *args, pure=False) for part in self.parts]
+
+    def run_groups(self, function: Any, *args: Any) -> list[Any]:
+        """Return futures of function(parts, *args) for the parts of each group."""
+        return [
+            self.client.submit(function, [self.parts[b] for b in group], *args, pure=False) for group in self.groups
+        ]
 
     def gather(self, function: Any, *args: Any) -> list[Any]:
         """Return what function(part, *args) is for each part."""

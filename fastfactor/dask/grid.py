@@ -123,11 +123,6 @@ class DaskGrid:
     def _part_of_cols(self, c: int) -> slice:
         return slice(int(self.col_starts[c]), int(self.col_starts[c + 1]))
 
-    def _groups(self) -> list[range]:
-        """Return the parts of each group."""
-        size = self.n_parts // self.cluster.n_groups
-        return [range(first, first + size) for first in range(0, self.n_parts, size)]
-
     def _run(self, factors: Factors, step: Step, spec: Any) -> Any:
         """Run the epoch; when a worker dies under it, the next attempt begins with what the client has."""
         if self.owner is not factors:
@@ -148,7 +143,7 @@ class DaskGrid:
         return found
 
     def _send(self, factors: Factors) -> None:
-        scatter, groups = self.cluster.client.scatter, self._groups()
+        scatter, groups = self.cluster.client.scatter, self.cluster.groups
         rows = [(factors.U[part], factors.row_bias[part], 0.0) for part in map(self._part_of_rows, range(self.n_parts))]
         cols = [(factors.V[part], factors.col_bias[part]) for part in map(self._part_of_cols, range(self.n_parts))]
         self.rows = scatter([[rows[b] for b in group] for group in groups], hash=False)
@@ -160,7 +155,7 @@ class DaskGrid:
         rows, cols = (step.shrink_u, step.pace_u), (step.shrink_v, step.pace_v)
         sides = ((rows, self._part_of_rows), (cols, self._part_of_cols))
         cut = [
-            [[tuple(_cut(each, part_of(b)) for each in numbers) for b in group] for group in self._groups()]
+            [[tuple(_cut(each, part_of(b)) for each in numbers) for b in group] for group in self.cluster.groups]
             for numbers, part_of in sides
         ]
         if any(np.ndim(each) for each in (*rows, *cols) if each is not None):
@@ -172,7 +167,7 @@ class DaskGrid:
     ) -> None:
         """Have each group of the rows meet the group of columns that the steps of the run take it to."""
         client, size = self.cluster.client, len(run)
-        for g, group in enumerate(self._groups()):
+        for g, group in enumerate(self.cluster.groups):
             h = g ^ (run[0] // size)
             visit = Visit(group[0], h * size, run, inner, step, spec, first)
             tiles = [self.tiles[b] for b in group]

@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-import itertools
-from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from fastfactor.blas import pad
 from fastfactor.dask.cluster import Cluster, retrying, using_client
-from fastfactor.dask.parts import add_up, gram_part, inspect_part, multiply_part, scatter_part
+from fastfactor.dask.parts import add_tree, gram_parts, inspect_part, multiply_parts, scatter_parts, triplets_parts
 from fastfactor.dask.sources import as_parts
 from fastfactor.decomposition import as_search, certify, choose_precision
-from fastfactor.matrix.operators import Operand, power_of_two
+from fastfactor.matrix.operators import Operand, invert, power_of_two
 from fastfactor.matrix.streaming import AdjointOperand
 from fastfactor.options import check_integer
 from fastfactor.results import SVDResult
@@ -32,45 +31,57 @@ class DaskOperand(Operand):
 
     def add_gram(self, X: Array, G: Array) -> None:
         """Add B^H B X to G."""
-        G[0, : self.n] += self._reduce(lambda: self.cluster.run(gram_part, self._share(X[: self.n]), self.scale))
+        G[0, : self.n] += self._reduce(
+            lambda: self.cluster.run_groups(gram_parts, self._share(X[: self.n]), self.scale)
+        )
 
     def multiply(self, V: Array) -> Array:
         """Return B V."""
 
         def work() -> Any:
-            return self.cluster.client.gather(self.cluster.run(multiply_part, self._share(V), self.scale))
+            return self.cluster.client.gather(self.cluster.run_groups(multiply_parts, self._share(V), self.scale))
 
         return np.concatenate(retrying(work))
 
     def adjoint(self, U: Array) -> Array:
         """Return B^H U."""
-        starts, client = self.cluster.starts, self.cluster.client
+        starts, client, parts = self.cluster.starts, self.cluster.client, self.cluster.parts
 
         def begin() -> list[Any]:
-            cuts = [np.ascontiguousarray(U[a:b]) for a, b in itertools.pairwise(starts)]
-            shared = client.scatter(cuts, hash=False)
+            groups = self.cluster.groups
+            cuts = [np.ascontiguousarray(U[starts[group[0]] : starts[group[-1] + 1]]) for group in groups]
             return [
-                client.submit(scatter_part, part, cut, self.scale, pure=False)
-                for part, cut in zip(self.cluster.parts, shared, strict=True)
+                client.submit(scatter_parts, [parts[b] for b in group], cut, self.scale, pure=False)
+                for group, cut in zip(groups, client.scatter(cuts, hash=False), strict=True)
             ]
 
         return np.asarray(self._reduce(begin))
+
+    def triplets(self, V: Array, s: Array) -> tuple[Array, Array]:
+        """Return U = B V / s and B^H U, in one task for each group."""
+
+        def work() -> Any:
+            shared = self._share(V[: self.n])
+            return self.cluster.client.gather(
+                self.cluster.run_groups(triplets_parts, shared, invert(s).astype(V.dtype), self.scale)
+            )
+
+        found = retrying(work)
+        U, Z = np.zeros((pad(self.m, 4), V.shape[1]), V.dtype), np.zeros_like(V)
+        np.concatenate([part for part, _ in found], out=U[: self.m])
+        Z[: self.n] = add_tree([part for _, part in found])
+        return U, Z
 
     def _share(self, X: Array) -> Any:
         return self.cluster.client.scatter(np.ascontiguousarray(X), broadcast=True, hash=False)
 
     def _reduce(self, begin: Any) -> Array:
-        def work() -> Any:
-            level: list[Any] = begin()
-            while len(level) > 1:
-                pairs: Sequence[Any] = [level[i : i + 2] for i in range(0, len(level), 2)]
-                level = [
-                    self.cluster.client.submit(add_up, *pair, pure=False) if len(pair) > 1 else pair[0]
-                    for pair in pairs
-                ]
-            return level[0].result()
+        """Return the sum of some futures, whose tree goes on where that of the parts of a group ended."""
 
-        return np.asarray(retrying(work))
+        def add(first: Any, second: Any) -> Any:
+            return self.cluster.client.submit(np.add, first, second, pure=False)
+
+        return np.asarray(retrying(lambda: add_tree(begin(), add).result()))
 
 
 def svd(
@@ -107,10 +118,11 @@ def svd(
     with using_client(client) as own:
         cluster = Cluster(own, *as_parts(X, own, n_parts, shape, missing_is_zero=True))
         looks = cluster.gather(inspect_part)
-        real = choose_precision(looks[0].dtype, dtype)
+        own_dtype = np.result_type(*(look.dtype for look in looks))
+        real = choose_precision(own_dtype, dtype)
         search = as_search(cluster, k, real, tol, max_passes, None)
         largest = max(look.largest for look in looks)
-        operand: Operand = DaskOperand(cluster, looks[0].dtype, power_of_two(largest))
+        operand: Operand = DaskOperand(cluster, own_dtype, power_of_two(largest))
         is_adjoint = operand.m < operand.n
         if is_adjoint:
             operand = AdjointOperand(operand)

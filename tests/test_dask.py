@@ -145,6 +145,40 @@ def test_svd(client, wide, form):
     np.testing.assert_allclose((found.U * found.s) @ found.Vt, (expected.U * expected.s) @ expected.Vt, atol=1e-8)
     np.testing.assert_allclose(found.frobenius_norm, expected.frobenius_norm, rtol=1e-12)
     assert found.converged
+    np.testing.assert_array_equal(ff.svd(X, 4).s, found.s)
+    u, s, vt = ff.svds(X, 4)
+    np.testing.assert_allclose(s, expected.s[::-1], rtol=1e-9)
+    np.testing.assert_allclose((u * s) @ vt, (expected.U * expected.s) @ expected.Vt, atol=1e-8)
+
+
+@pytest.mark.parametrize("wide", [False, True])
+@pytest.mark.parametrize("form", ["sparse", "dense"])
+@pytest.mark.parametrize("options", [{}, {"scale": True}, {"center": False, "scale": True}], ids=str)
+def test_pca(client, wide, form, options):
+    rng = np.random.default_rng(1)
+    A = sp.random_array((160, 60), density=0.2, rng=rng).tocsr()
+    A = sp.csr_array(A.T) if wide else A
+    height = 10 if wide else 20
+    X = chunk(A, height) if form == "sparse" else da.from_array(A.toarray(), chunks=(height, 30))
+    found, expected = ff.pca(X, 4, **options), ff.pca(A.toarray(), 4, **options)
+    np.testing.assert_allclose((found.U * found.s) @ found.Vt, (expected.U * expected.s) @ expected.Vt, atol=1e-8)
+    for name in ("s", "mean", "scale", "frobenius_norm"):
+        np.testing.assert_allclose(getattr(found, name), getattr(expected, name), rtol=1e-9, atol=1e-14)
+
+
+@pytest.mark.parametrize(
+    ("function", "options", "message"),
+    [
+        (ff.svd, {"n_threads": 1}, "n_threads is not available where A is a Dask collection, got 1"),
+        (ff.pca, {"n_threads": 1}, "n_threads is not available where X is a Dask collection, got 1"),
+        (ff.svds, {"which": "SM"}, "which must be 'LM' where A is a Dask array, got 'SM'"),
+        (ff.svds, {"v0": np.ones(60)}, "v0 must be None where A is a Dask array"),
+        (ff.svds, {"k": 60}, "`k` must be an integer satisfying"),
+    ],
+)
+def test_what_decompositions_on_a_cluster_cannot_do_is_refused(client, function, options, message):
+    with pytest.raises(ValueError, match=message):
+        function(da.ones((120, 60), chunks=(30, 60)), **{"k": 3} | options)
 
 
 @pytest.mark.parametrize(

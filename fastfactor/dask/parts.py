@@ -13,6 +13,7 @@ import scipy.sparse as sp
 from numpy.typing import NDArray
 
 from fastfactor.blas import aligned_zeros, one_blas_thread, pad
+from fastfactor.matrix.centring import sum_squares
 from fastfactor.matrix.inputs import as_observations, is_sparse
 from fastfactor.matrix.operators import BLOCK, N_SLICES, DenseOperand, Operand, SparseOperand, find_largest
 from fastfactor.threads import using_threads
@@ -164,3 +165,8 @@ def triplets_parts(parts: list[Part], V: Array, inverse: Array, scale: float) ->
     """Return U = A V / s and A^H U, so that U need not come back."""
     U = multiply_parts(parts, V, scale) * inverse
     return U, scatter_parts(parts, U, scale)
+
+
+def deviations_of(part: Part, mean: Array) -> Array:
+    """Return the sum of |x - mean|^2 of each column."""
+    return sum_squares(part.matrix, mean)

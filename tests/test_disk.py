@@ -383,3 +383,38 @@ def test_readers_keep_the_grid_they_opened(grid, matrix):
     expected = ff.fit(matrix, **PLAIN)
     ff.io.build_grid(2 * matrix, grid.folder)
     assert_same_model(ff.fit(grid, **PLAIN), expected)
+
+
+KILLED_FIT = """
+import os, signal, sys
+import fastfactor as ff
+from fastfactor.solvers import journal
+
+journal._PAUSE = journal._SHARE = 0.0
+calls = []
+
+def die(epoch):
+    calls.append(epoch)
+    if len(calls) == int(sys.argv[3]):
+        os.kill(os.getpid(), signal.SIGKILL)
+
+ff.fit(ff.io.open_grid(sys.argv[1]), 8, max_epochs=6, validation=0.2, callback=die, checkpoint=sys.argv[2])
+"""
+
+
+def test_a_killed_fit_of_a_grid_goes_on(matrix, grid, tmp_path):
+    """Twice killed in the final fit, once with a grid of held-out entries laid out beside the one in the folder."""
+    kept = tmp_path / "kept"
+    for after in (2, 3):
+        result = run_python(KILLED_FIT, grid.folder, kept, after)
+        assert result.returncode == -9, result.stderr
+    again, epochs = ff.io.open_grid(grid.folder), []
+    options = {"max_epochs": 6, "validation": 0.2}
+    model = ff.fit(again, 8, **options, checkpoint=kept, callback=lambda epoch: epochs.append(epoch.epoch))
+    assert epochs
+    assert epochs[0] > 1
+    assert_same_model(model, ff.fit(matrix, 8, **options))
+    assert sorted(os.listdir(grid.folder)) == sorted(os.listdir(again.folder))
+    other = ff.io.build_grid(2 * matrix, tmp_path / "other")
+    with pytest.raises(ValueError, match="X"):
+        ff.fit(other, 8, **options, checkpoint=kept)

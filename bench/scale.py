@@ -2,13 +2,14 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy.optimize import nnls
 
 ITEM = 4  # bytes of a number of the factors
-NAMES = ("entry_ns", "number_ns", "task_ms", "byte_ns")
+NAMES = ("epoch_ms", "entry_ns", "number_ns", "task_ms", "byte_ns")
 
 
 @dataclass(frozen=True)
@@ -55,7 +56,7 @@ class Setting:
         at_once = min(self.n_workers, self.n_cores)
         moved = self.gathered + self.passed_on * self.n_workers
         each = self.n_entries / at_once
-        return np.array([1e-9 * each, 1e-9 * each * self.rank, 1e-3 * self.n_tasks, 1e-9 * moved])
+        return np.array([1e-3, 1e-9 * each, 1e-9 * each * self.rank, 1e-3 * self.n_tasks, 1e-9 * moved])
 
 
 def fit_constants(settings: Sequence[Setting], seconds: Sequence[float]) -> dict[str, float]:
@@ -72,3 +73,18 @@ def predict(setting: Setting, constants: dict[str, float]) -> float:
     if setting.bandwidth is None:
         return local
     return local + (setting.gathered + setting.passed_on) / setting.bandwidth
+
+
+def main() -> None:
+    """Fit the constants again to a result of the suite `scale`, and tell what they say of its other runs."""
+    import sys
+
+    from bench import record
+    from bench.suites.scale import report
+
+    result = record.load(Path(sys.argv[1]))
+    report(record.Recorder(n_threads=result["n_threads"]), result)
+
+
+if __name__ == "__main__":
+    main()

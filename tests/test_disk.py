@@ -194,6 +194,33 @@ def test_bad_sources(tmp_path, source, options, error, message):
     assert not (tmp_path / "grid").exists()
 
 
+@pytest.mark.parametrize("form", ["memory", "csr", "csc", "csv"])
+def test_building_keeps_to_max_memory(matrix, tmp_path, form):
+    source = matrix
+    if form in ("csr", "csc"):
+        source = tmp_path / "matrix.npz"
+        sp.save_npz(source, matrix.asformat(form))
+    elif form == "csv":
+        source = tmp_path / "table.csv"
+        write_table(source, matrix)
+    with pytest.raises(
+        MemoryError, match=r"max_memory is 20 MB, but building this grid needs [0-9]+ MB: 84 MB for pieces"
+    ):
+        ff.io.build_grid(source, tmp_path / "grid", max_memory="20MB")
+    assert not (tmp_path / "grid").exists()
+    assert ff.io.build_grid(source, tmp_path / "grid", max_memory="1GB").shape == matrix.shape
+    with pytest.raises(ValueError, match="max_memory must be a number of bytes"):
+        ff.io.build_grid(source, tmp_path / "grid", max_memory="much")
+
+
+def test_a_table_with_too_many_ids_is_refused_once_it_is_read(matrix, tmp_path, monkeypatch):
+    monkeypatch.setattr("fastfactor.io.building._PER_SIDE", 1e8)
+    write_table(tmp_path / "table.csv", matrix)
+    with pytest.raises(MemoryError, match="10,000 MB for numbers for each row and column"):
+        ff.io.build_grid(tmp_path / "table.csv", tmp_path / "grid", max_memory="1GB")
+    assert not (tmp_path / "grid").exists()
+
+
 @pytest.mark.parametrize("missing", ["indices", "format", "shape"])
 def test_a_damaged_npz_is_named(matrix, tmp_path, missing):
     sp.save_npz(tmp_path / "whole.npz", matrix)

@@ -20,7 +20,6 @@ from fastfactor.folders import locking, read_folder, replace_content, write_arra
 from fastfactor.io.checking import as_stored
 from fastfactor.io.reading import MATRICES, Path_, plan_reading, read
 from fastfactor.io.spilling import (
-    PIECE,
     Spilling,
     TripletFiles,
     as_float_file,
@@ -39,7 +38,7 @@ from fastfactor.matrix.sizes import measure
 from fastfactor.options import check_memory, refuse_beyond
 
 # What building takes: measured from 5 to 100 million entries (docs/out_of_core.md).
-_PIECES = 40 * PIECE
+_PIECES = 84e6  # 40 bytes for each entry of a piece
 _BATCHES = 3e8  # of a table: as Arrow has them, as they are read, and what its allocator keeps
 _PER_SIDE = 100  # bytes for each row and column
 

@@ -17,6 +17,7 @@ from fastfactor.matrix.inputs import is_sparse
 from fastfactor.matrix.labelled import as_stored
 from fastfactor.matrix.operators import BLOCK, check_matrix, frobenius_norm, is_dense
 from fastfactor.matrix.streaming import is_stream, measure_stream
+from fastfactor.matrix.structure import as_array, check_structure
 from fastfactor.options import check_integer
 from fastfactor.results import PCAResult, SVDResult
 from fastfactor.solvers.dispatch import Decomposition, decompose, decompose_operand
@@ -140,13 +141,17 @@ def _check_on_cluster(which: str, v0: Any, n_threads: Any) -> None:
             raise ValueError(f"{name} must be {usual!r} where A is a Dask array, got {value!r}")
 
 
-def _as_matrix(A: Any) -> Any:
+def _as_matrix(A: Any, name: str = "A") -> Any:
     """Return A, lists and ``numpy.matrix`` as arrays, once it is known to be a matrix of numbers."""
     A = as_stored(A)
-    if isinstance(A, np.matrix):
-        A = np.asarray(A)
+    if isinstance(A, tuple) and any(isinstance(part, np.ndarray) for part in A):
+        raise TypeError(f"{name} must be a matrix, not triplets: make one of them with scipy.sparse.coo_array")
+    if isinstance(A, list | tuple) or hasattr(A, "__array__"):
+        A = as_array(A, name)
     check_matrix(A)
-    return np.asarray(A) if is_dense(A) else A
+    if len(A.shape) != 2:
+        raise ValueError(f"{name} must be 2-D, got shape {A.shape}")
+    return check_structure(A, name) if is_sparse(A) else A
 
 
 def _as_scipy_returns(found: Decomposition, which_vectors: bool | str, real: np.dtype[Any]) -> Any:
@@ -282,7 +287,11 @@ def svd(
 def _cast(found: Decomposition, real: np.dtype[Any]) -> tuple[Array, Array, Array]:
     """Return U, s and V^H in single or double precision, as `real` says."""
     dtype = np.result_type(real, np.complex64) if found.U.dtype.kind == "c" else real
-    return found.U.astype(dtype, copy=False), found.s.astype(real, copy=False), found.Vh.astype(dtype, copy=False)
+    with np.errstate(over="ignore"):
+        s = found.s.astype(real, copy=False)
+    if not np.isfinite(s).all():
+        raise ValueError(f"A has singular values out of the range of {real}: scale it down, or pass dtype='float64'")
+    return found.U.astype(dtype, copy=False), s, found.Vh.astype(dtype, copy=False)
 
 
 def certify(found: Decomposition, search: Search, real: np.dtype[Any]) -> dict[str, Any]:
@@ -359,7 +368,7 @@ def pca(
     if is_dask(X):
         result: PCAResult = call_on_cluster(pca, locals())
         return result
-    X = _as_matrix(X)
+    X = _as_matrix(X, "X")
     if not (is_sparse(X) or is_dense(X)):
         raise TypeError(f"X must be an array or a sparse matrix, got {type(X).__name__}")
     real = choose_precision(X.dtype, dtype)
@@ -371,11 +380,20 @@ def pca(
     else:
         is_adjoint = X.shape[0] < X.shape[1]
         found = decompose_operand(centred.operand(rng, is_adjoint), is_adjoint, search, rng)
-    return as_components(found, centred, search, real)
+    return as_components(found, centred, search, real, scale)
 
 
-def as_components(found: Decomposition, centred: Centred, search: Search, real: np.dtype[Any]) -> PCAResult:
+def as_components(
+    found: Decomposition, centred: Centred, search: Search, real: np.dtype[Any], is_scaled: bool
+) -> PCAResult:
     """Return what `pca` reports."""
+    unit = 1.0 if is_scaled else centred.unit  # of the values; columns that are divided by their deviation have none
+    with np.errstate(over="ignore", under="ignore"):
+        found.s = found.s / unit
+        mean = centred.mean / centred.unit
+        deviation = centred.scale / centred.unit if is_scaled else centred.scale
     certified = certify(found, search, real)
-    mean = centred.mean.astype(certified["U"].dtype)
-    return PCAResult(**certified, frobenius_norm=centred.norm, mean=mean, scale=centred.scale)
+    mean = mean.astype(certified["U"].dtype)
+    if not np.isfinite(deviation).all():
+        raise ValueError("X has columns whose deviation is out of the range of float64: scale it down")
+    return PCAResult(**certified, frobenius_norm=centred.norm / unit, mean=mean, scale=deviation)

@@ -63,8 +63,9 @@ def fit_zero(
     computed = check_dtype(dtype, A.dtype, A.dtype)
     _check_real_only(options, computed)
     if options.loss == "squared":
-        largest = float(np.abs(A).max())
-        scale = largest * float(np.sqrt(np.mean(np.abs(A / (largest or 1.0)) ** 2))) or 1.0
+        with np.errstate(over="ignore", invalid="ignore"):  # moduli of complex numbers, at the ends of the range
+            largest = float(np.abs(A).max())
+            scale = largest * float(np.sqrt(np.mean(np.abs(A / (largest or 1.0)) ** 2))) or 1.0
         _check_range_of(computed, 0.0, scale)
         standard = Standard.of_moments(0.0, scale, (A / (largest or 1.0)).mean() * largest)
     else:
@@ -201,8 +202,14 @@ def _standardise(X: Observations, options: Options, computed: np.dtype[Any], wei
         values = X.data[: X.n_entries]
         labels = check_domain(find_traits(options.loss).domain, values, locate_in(X))
         values = values if weights is None else values[weights > 0]
-        return standardise(options.loss, values, _is_centred(options), labels)
-    return standardise_moments(X.mean, X.std, options, computed)
+        with np.errstate(over="ignore", invalid="ignore"):
+            standard = standardise(options.loss, values, _is_centred(options), labels)
+        _check_range_of(computed, standard.shift, standard.scale)
+        return standard
+    narrower = min(
+        computed, X.data.dtype, key=lambda dtype: np.finfo(dtype).bits
+    )  # values are standardised in their own
+    return standardise_moments(X.mean, X.std, options, narrower)
 
 
 def standardise_moments(mean: Any, std: float, options: Options, computed: np.dtype[Any]) -> Standard:
@@ -217,10 +224,10 @@ def standardise_moments(mean: Any, std: float, options: Options, computed: np.dt
 def _check_range_of(dtype: np.dtype[Any], shift: Any, scale: float) -> None:
     """Refuse values whose model would overflow or vanish in `dtype`; `shift` and `scale` are theirs."""
     limits = np.finfo(dtype)
-    if abs(shift) + scale > float(limits.max) / 1e3 or scale < float(limits.tiny) * 1e3:
+    if not (abs(shift) + scale <= float(limits.max) / 1e3 and scale >= float(limits.tiny) * 1e3):  # NaN too
         raise ValueError(
             f"X has values around {abs(shift):.3g} that vary by {scale:.3g}, out of the range of dtype {dtype}: "
-            "pass dtype='float64', or rescale them"
+            "pass X and dtype as float64, or rescale them"
         )
 
 
@@ -238,6 +245,8 @@ def _check_validation(validation: Any, observed: Observations, task: Task) -> An
     if given.shape != observed.shape:
         raise ValueError(f"validation has shape {given.shape}, X has {observed.shape}")
 
+    if given.data.dtype.kind == "c" and task.dtype.kind != "c":
+        raise TypeError("validation is complex, X is real")
     domain = find_traits(task.spec.loss).domain
     if task.spec.loss != "squared" and domain != "binary":
         check_domain(domain, given.data[: given.n_entries], locate_in(given), "validation")
@@ -246,7 +255,10 @@ def _check_validation(validation: Any, observed: Observations, task: Task) -> An
 
     def place(grid: Grid) -> Held:
         places = np.argsort(grid.row_order), np.argsort(grid.col_order)
-        values = task.standard.apply(given.data[: given.n_entries], task.dtype)
+        with np.errstate(over="ignore"):
+            values = task.standard.apply(given.data[: given.n_entries], task.dtype)
+        if not np.isfinite(values).all():
+            raise ValueError(f"validation holds values out of the range of dtype {task.dtype}: pass dtype='float64'")
         return Held(places[0][given.rows], places[1][given.indices[: given.n_entries]], values)
 
     return place
@@ -271,9 +283,10 @@ def as_model(
         "epoch": np.array([e.epoch for e in fitted.history], np.int64),
         "seconds": np.array([e.seconds for e in fitted.history]),
         "learning_rate": np.array([e.learning_rate for e in fitted.history]) / unit,
-        "train_loss": np.array([e.train_loss for e in fitted.history]) * loss_unit,
-        "validation_loss": np.array([e.validation_loss for e in fitted.history]) * loss_unit,
     }
+    with np.errstate(over="ignore", invalid="ignore"):  # squares of values beyond 1e154
+        for name in ("train_loss", "validation_loss"):
+            columns[name] = np.array([getattr(e, name) for e in fitted.history]) * loss_unit
     return Factorization(
         U=restore(factors.U, row_order, scale**0.5),
         V=restore(factors.V, col_order, scale**0.5),

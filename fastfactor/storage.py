@@ -11,6 +11,7 @@ import numpy as np
 
 from fastfactor.folders import read_folder, replace_content, write_array, writing
 from fastfactor.ids import Ids
+from fastfactor.kernels.losses import LOSSES
 from fastfactor.manifest import MANIFEST, MODEL, Encoder, StoredArray
 from fastfactor.model import Factorization
 
@@ -108,6 +109,8 @@ def _as_model(fields: dict[str, Any], manifest: Path) -> Factorization:
     if U.shape[1] != V.shape[1] or len(fields["row_bias"]) != len(U) or len(fields["col_bias"]) != len(V):
         shapes = ", ".join(f"{name} {array.shape}" for name, array in arrays.items())
         raise ValueError(f"{manifest}: shapes do not fit: {shapes}")
+    if not isinstance(loss := fields.get("loss", "squared"), str) or loss not in LOSSES:
+        raise ValueError(f"{manifest}: loss {loss!r} is not known")
     if not isinstance(fields["mean"], int | float | complex | np.number):
         raise ValueError(f"{manifest}: mean is not a number")
     for name, factors in (("row_labels", U), ("col_labels", V)):

@@ -222,4 +222,4 @@ def pca(
         centred = centre(lambda rng: operand, cluster.shape[0], mean, squares, opened.norm, center)
         rng = np.random.default_rng(seed)
         found = decompose_operand(centred.operand(rng, is_adjoint), is_adjoint, search, rng)
-    return as_components(found, centred, search, real)
+    return as_components(found, centred, search, real, scale)

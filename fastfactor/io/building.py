@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 
 from fastfactor.folders import locking, read_folder, replace_content, write_array, writing, writing_array
 from fastfactor.io.checking import as_stored
+from fastfactor.io.matrices import DAMAGE, check_archive, read_header
 from fastfactor.io.reading import MATRICES, Path_, plan_reading, read
 from fastfactor.io.spilling import (
     Spilling,
@@ -31,10 +32,11 @@ from fastfactor.io.tables import collect
 from fastfactor.manifest import GRID, Encoder, StoredArray, refer
 from fastfactor.matrix.disk_grid import Plan
 from fastfactor.matrix.grid import convert
-from fastfactor.matrix.inputs import Observations, as_observations, check_indptr, check_shape, inspect_csr
+from fastfactor.matrix.inputs import Observations, as_observations, check_shape, inspect_csr
 from fastfactor.matrix.labelled import Labelled, StoredGrid
 from fastfactor.matrix.mapped import ArrayFile, Scratch, walk_rows
 from fastfactor.matrix.sizes import measure
+from fastfactor.matrix.structure import check_indptr
 from fastfactor.options import check_memory, refuse_beyond
 
 # What building takes: measured from 5 to 100 million entries (docs/out_of_core.md).
@@ -249,19 +251,12 @@ def _observe_triplets(triplets: TripletFiles, duplicates: str, folder: Path) -> 
 def _unpack(archive: zipfile.ZipFile, name: str, folder: Path) -> ArrayFile:
     """Copy an array of a .npz file to a file without a name."""
     with archive.open(f"{name}.npy") as stream:
-        version = np.lib.format.read_magic(stream)
-        read_header = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}
-        if version not in read_header:
-            raise ValueError(f"{name}.npy has version {version}")
-        shape, _, dtype = read_header[version](stream)
+        shape, dtype = read_header(stream)
         if len(shape) != 1 or dtype.kind not in "biufc":
             raise ValueError(f"{name}.npy holds {shape} of {dtype}")
         file = Scratch(folder, dtype)
         for start, stop in pieces(shape[0]):
-            block = stream.read((stop - start) * dtype.itemsize)
-            file.append(np.frombuffer(block, dtype))
-        if file.n != shape[0]:
-            raise ValueError(f"{name}.npy is cut short")
+            file.append(np.frombuffer(stream.read((stop - start) * dtype.itemsize), dtype))
     return file
 
 
@@ -269,6 +264,7 @@ def _observe_npz(path: Path, dtype: Any, duplicates: str, folder: Path, limit: f
     """Read a sparse matrix: as CSR or COO piece by piece, in other formats as a whole."""
     try:
         with zipfile.ZipFile(path) as archive:
+            check_archive(archive)
             kind = archive.read("format.npy")[-3:]
             if kind not in (b"csr", b"coo"):
                 return _observe_memory(read(path, format="npz", dtype=dtype), None, duplicates, limit)
@@ -277,7 +273,9 @@ def _observe_npz(path: Path, dtype: Any, duplicates: str, folder: Path, limit: f
             _check_room(limit, shape)
             names = ("indptr", "indices", "data") if kind == b"csr" else ("row", "col", "data")
             parts = [_unpack(archive, name, folder) for name in names]
-    except (KeyError, EOFError, zipfile.BadZipFile, ValueError) as error:
+    except DAMAGE as error:
+        if isinstance(error, OSError) and error.errno is not None:  # the disk that is written to
+            raise
         raise ValueError(f"{path} is damaged or no sparse matrix of scipy: {error}") from None
     if dtype is not None:
         parts[2] = convert_file(parts[2], np.dtype(dtype), folder)

@@ -109,7 +109,8 @@ class ParquetSource:
         # Text that lies as a dictionary in the file is never spelled out; for other types this asks for nothing.
         # What is read ahead ("pre_buffer") stays in memory until the file is closed: in the end the whole file.
         with pq.ParquetFile(self.path, read_dictionary=wanted[:2], memory_map=self.mapped, pre_buffer=False) as file:
-            add_batches(file.iter_batches(_BATCH, columns=wanted), wanted, wanted, collector)
+            batches = map(partial(_checked, places=range(len(wanted))), file.iter_batches(_BATCH, columns=wanted))
+            add_batches(batches, wanted, wanted, collector)
 
 
 class ArrowSource:
@@ -142,7 +143,7 @@ class ArrowSource:
 
 
 def _checked(batch: Any, places: Sequence[int]) -> Any:
-    """Return some columns, after a look at every offset and index: Arrow follows what it maps blindly."""
+    """Return some columns, after a look at every offset and index: Arrow follows what a file says blindly."""
     chosen = batch.select(list(places))
     chosen.validate(full=True)
     return chosen

@@ -234,3 +234,19 @@ def fill_blocks(matrix, weights, row_order, col_place, blocks, standard, held_ou
                     entry.col = local[j]
                     entry.value = x
                     set_weight(entry, weights, i)
+
+
+@parallel_kernel
+def count_strays(blocks, d, strays):
+    """Count the entries of each block of diagonal `d` that lie outside its stripes: a sweep would follow them."""
+    rows, cols = blocks.row_starts, blocks.col_starts
+    B = len(rows) - 1
+    for b in prange(B):
+        c = (b + d) % B
+        height, width = rows[b + 1] - rows[b], cols[c + 1] - cols[c]
+        found = 0
+        for i in range(blocks.offsets[B * b + c], blocks.offsets[B * b + c + 1]):
+            entry = blocks.entries[i]
+            if entry.row >= height or entry.col >= width:
+                found += 1
+        strays[b] = found

@@ -10,8 +10,17 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fastfactor.matrix.inputs import is_sparse
-from fastfactor.matrix.operators import BLOCK, Operand, as_operand, check_finite_matrix, frobenius_norm
+from fastfactor.matrix.operators import (
+    BLOCK,
+    Operand,
+    as_operand,
+    check_finite_matrix,
+    find_largest,
+    frobenius_norm,
+    power_of_two,
+)
 from fastfactor.matrix.streaming import as_stream, is_stream, measure_stream, walk_pieces
+from fastfactor.matrix.structure import widen_integers
 
 Array = NDArray[Any]
 
@@ -52,13 +61,15 @@ class CentredOperand(Operand):
 
 @dataclass
 class Centred:
-    """A matrix (X - 1 mean^T) / scale.
+    """A matrix (X - 1 mean^T) / scale, where X is what was handed in times `unit`.
 
     Attributes
     ----------
     mean, scale : (n_cols,) arrays
     norm : float
         Its Frobenius norm.
+    unit : float
+        A power of two by which squares neither overflow nor vanish; mostly 1.
     dense : array or None
         The matrix itself, when it was formed.
     base : callable or None
@@ -68,6 +79,7 @@ class Centred:
     mean: Array
     scale: Array
     norm: float
+    unit: float
     dense: Array | None
     base: Callable[[np.random.Generator], Operand] | None
 
@@ -94,11 +106,11 @@ def sum_squares(X: Any, mean: Array) -> Array:
     return np.bincount(X.indices, squares, X.shape[1]) + (X.shape[0] - counts) * np.abs(mean) ** 2
 
 
-def find_deviation(squares: Array, mean: Array, n_rows: int) -> Array:
-    """Return standard deviations from sums of squares about the mean; 1 for constant columns."""
+def _find_deviation(squares: Array, mean: Array, n_rows: int, unit: float) -> Array:
+    """Return standard deviations from sums of squares about the mean; `unit` for constant columns."""
     deviation = np.sqrt(squares / n_rows)
     tiny = 10 * np.finfo(np.float64).eps * np.abs(mean)
-    deviation[deviation <= tiny] = 1.0
+    deviation[deviation <= tiny] = unit
     return np.asarray(deviation)
 
 
@@ -113,19 +125,23 @@ def centre_columns(X: Any, center: bool, scale: bool, n_threads: int, needs_dens
     is_small = needs_dense or X.shape[0] * X.shape[1] <= SMALL
     if is_stream(X) and not is_small:
         return _centre_stream(X, center, scale)
-    check_finite_matrix(X)
     if is_sparse(X):
-        X = X.tocsr()
+        X = widen_integers(X).tocsr()
         X = X if X.has_canonical_format else _canonical(X)
+    check_finite_matrix(X)
+    unit = power_of_two(find_largest(X.data if is_sparse(X) else X))
+    if unit != 1.0:
+        X = X.astype(np.result_type(X.dtype, np.float64)) * unit
     n_rows = X.shape[0]
     mean = np.asarray(X.sum(axis=0, dtype=np.result_type(X.dtype, np.float64))).ravel() / n_rows
     squares = sum_squares(X, mean) if scale else None
-    deviation = np.ones(X.shape[1]) if squares is None else find_deviation(squares, mean, n_rows)
     if not is_sparse(X) or is_small:
+        deviation = np.ones(X.shape[1]) if squares is None else _find_deviation(squares, mean, n_rows, unit)
         shift = mean if center else np.zeros_like(mean)
         dense = ((X.toarray() if is_sparse(X) else X) - shift) / deviation
-        return Centred(shift, deviation, frobenius_norm(dense) or 0.0, dense, None)
-    return centre(lambda rng: as_operand(X, n_threads, rng), n_rows, mean, squares, frobenius_norm(X) or 0.0, center)
+        return Centred(shift, deviation, frobenius_norm(dense) or 0.0, unit, dense, None)
+    norm = frobenius_norm(X) or 0.0
+    return centre(lambda rng: as_operand(X, n_threads, rng), n_rows, mean, squares, norm, center, unit)
 
 
 def centre(
@@ -135,6 +151,7 @@ def centre(
     squares: Array | None,
     norm: float,
     center: bool,
+    unit: float = 1.0,
 ) -> Centred:
     """Return a matrix centred implicitly.
 
@@ -149,14 +166,16 @@ def centre(
     norm : float
         Frobenius norm of X.
     center : bool
+    unit : float
+        See `Centred`.
     """
     kept = mean if center else np.zeros_like(mean)
     if squares is None:
         total = norm**2 - n_rows * float(np.sum(np.abs(kept) ** 2))
-        return Centred(kept, np.ones(len(mean)), float(np.sqrt(max(total, 0.0))), None, base)
-    deviation = find_deviation(squares, mean, n_rows)
+        return Centred(kept, np.ones(len(mean)), float(np.sqrt(max(total, 0.0))), unit, None, base)
+    deviation = _find_deviation(squares, mean, n_rows, unit)
     total = float(np.sum((squares + n_rows * np.abs(mean - kept) ** 2) / deviation**2))
-    return Centred(kept, deviation, float(np.sqrt(total)), None, base)
+    return Centred(kept, deviation, float(np.sqrt(total)), unit, None, base)
 
 
 def _centre_stream(X: Any, center: bool, scale: bool) -> Centred:

@@ -100,5 +100,8 @@ def walk_pieces(A: Any) -> Iterator[tuple[int, int, Any]]:
 def measure_stream(A: Any) -> float:
     """Return the Frobenius norm; what is stored twice counts as its sum."""
     scale = power_of_two(max(find_largest(A.data[part]) for part in _parts(A)))
-    total = sum(float(np.linalg.norm(piece.data * scale)) ** 2 for _, _, piece in walk_pieces(A))
+    total = 0.0
+    for _, _, piece in walk_pieces(A):
+        wide = piece.data.astype(np.result_type(piece.data, np.float64), copy=False)
+        total += float(np.linalg.norm(wide * scale)) ** 2
     return total**0.5 / scale

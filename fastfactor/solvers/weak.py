@@ -17,7 +17,7 @@ from fastfactor.kernels.update import Factors
 from fastfactor.matrix.positives import transpose_rows
 from fastfactor.solvers.fitting import Fitted, Task
 from fastfactor.solvers.held_ranks import HeldRanks
-from fastfactor.solvers.journal import Epoch, Progress, log, trial_callback
+from fastfactor.solvers.journal import Epoch, log, trial_callback
 from fastfactor.solvers.memory import draw_factors
 from fastfactor.solvers.schedule import SPREAD
 from fastfactor.threads import count_threads, launch
@@ -170,7 +170,7 @@ class Alternation:
     def run(self, n_epochs: int, callback: Any = None, trial: int = 0) -> tuple[Factors, list[Epoch]]:
         """Return the factors after so many epochs, or as many as there was time for, and their history."""
         journal = self.task.journal
-        progress = journal.resume() or Progress(self.draw())
+        progress = journal.resume(self.draw)
         total = float(self.positives.weigh_all(0, self.weighing.others).sum())
         while not journal.is_over(progress, n_epochs, callback):
             try:

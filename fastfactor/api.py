@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
 from fastfactor import __version__
 from fastfactor.checkpoint import Checkpoint
+from fastfactor.handing import call_on_cluster, is_dask
 from fastfactor.matrix.inputs import without_ids
 from fastfactor.matrix.labelled import Labelled, StoredGrid
 from fastfactor.model import Factorization
@@ -183,8 +183,9 @@ def fit(
     >>> bool(abs(model.predict(3, 4) - 4.0) < 0.5)
     True
     """
-    if type(X).__module__.partition(".")[0] == "dask":
-        return _fit_on_cluster(X, locals())
+    if is_dask(X):
+        model: Factorization = call_on_cluster(fit, locals())
+        return model
     given = {**locals(), "the version of fastfactor": __version__}
     check_choice(unobserved, "unobserved", UNOBSERVED)
     n_samples = check_sampling(posterior_samples, given)
@@ -232,14 +233,3 @@ def fit(
         model = solve(Journal()) if checkpoint is None else Checkpoint.of(checkpoint, given).run(solve)
     log.info("fit of %d x %d at rank %d ended after %d epochs", *model.shape, rank, len(model.history["epoch"]))
     return replace(model, row_labels=X.row_labels, col_labels=X.col_labels) if isinstance(X, Labelled) else model
-
-
-def _fit_on_cluster(X: Any, given: dict[str, Any]) -> Factorization:
-    """Hand a Dask collection on to `fastfactor.dask.fit`, which has fewer options."""
-    from fastfactor import dask
-
-    known = inspect.signature(dask.fit).parameters
-    for name, parameter in inspect.signature(fit).parameters.items():
-        if name not in known and given[name] is not parameter.default and given[name] != parameter.default:
-            raise ValueError(f"{name} is not available where X is a Dask collection, got {given[name]!r}")
-    return dask.fit(**{name: given[name] for name in known if name in given})

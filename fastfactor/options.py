@@ -173,13 +173,13 @@ def check_memory(value: Any, name: str = "max_memory") -> float:
     return check_real(float(match[1]) * _UNITS[(match[2] or "").lower()], name, strict=True)
 
 
-def refuse_beyond(limit: float, needed: Mapping[str, float], advice: str = "") -> None:
-    """Raise a MemoryError that says what a fit needs, unless that is within `limit`."""
+def refuse_beyond(limit: float, needed: Mapping[str, float], advice: str = "", what: str = "this fit") -> None:
+    """Raise a MemoryError that says what a fit (or `what`) needs, unless that is within `limit`."""
     total = sum(needed.values())
     if total > limit:
         parts = ", ".join(f"{size / 1e6:,.0f} MB for {name}" for name, size in needed.items() if size >= 1e5)
         raise MemoryError(
-            f"max_memory is {limit / 1e6:,.0f} MB, but this fit needs {total / 1e6:,.0f} MB: {parts}{advice}"
+            f"max_memory is {limit / 1e6:,.0f} MB, but {what} needs {total / 1e6:,.0f} MB: {parts}{advice}"
         )
 
 

@@ -109,7 +109,8 @@ class ParquetSource:
         if twice := [name for name in wanted if self.names.count(name) > 1]:
             raise ValueError(f"{self.path} has several columns {twice[0]!r}")
         # Text that lies as a dictionary in the file is never spelled out; for other types this asks for nothing.
-        with pq.ParquetFile(self.path, read_dictionary=wanted[:2], memory_map=self.mapped) as file:
+        # What is read ahead ("pre_buffer") stays in memory until the file is closed: in the end the whole file.
+        with pq.ParquetFile(self.path, read_dictionary=wanted[:2], memory_map=self.mapped, pre_buffer=False) as file:
             batches = map(partial(_checked, places=range(len(wanted))), file.iter_batches(_BATCH, columns=wanted))
             add_batches(batches, wanted, wanted, collector)
 

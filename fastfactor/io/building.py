@@ -5,6 +5,7 @@ What is larger than memory goes from the source through files without names into
 
 from __future__ import annotations
 
+import errno
 import os
 import zipfile
 from collections.abc import Sequence
@@ -43,6 +44,8 @@ from fastfactor.options import check_memory, refuse_beyond
 _PIECES = 84e6  # 40 bytes for each entry of a piece
 _BATCHES = 3e8  # of a table: as Arrow has them, as they are read, and what its allocator keeps
 _PER_SIDE = 100  # bytes for each row and column
+
+_NO_ROOM = (errno.ENOSPC, errno.EFBIG, errno.EDQUOT)
 
 Labels = tuple[Any, Any, int]  # ids of rows, of columns, and how many bad lines there were
 
@@ -274,7 +277,7 @@ def _observe_npz(path: Path, dtype: Any, duplicates: str, folder: Path, limit: f
             names = ("indptr", "indices", "data") if kind == b"csr" else ("row", "col", "data")
             parts = [_unpack(archive, name, folder) for name in names]
     except DAMAGE as error:
-        if isinstance(error, OSError) and error.errno is not None:  # the disk that is written to
+        if isinstance(error, OSError) and error.errno in _NO_ROOM:  # on the disk that is written to
             raise
         raise ValueError(f"{path} is damaged or no sparse matrix of scipy: {error}") from None
     if dtype is not None:

@@ -191,7 +191,7 @@ def refuse_unbuilt(**arguments: tuple[Any, Any]) -> None:
         raise NotImplementedError(f"{name} is not available yet; leave it at {default!r} (got {value!r})")
 
 
-def check_weak(options: Options, learning_rate: Any, validation: Any) -> None:
+def check_weak(options: Options, learning_rate: Any) -> None:
     """Refuse what a fit of implicit feedback has no place for: it has no step size, and solves for whole rows."""
     for name, value, allowed in (
         ("loss", options.loss, ("squared",)),
@@ -199,7 +199,6 @@ def check_weak(options: Options, learning_rate: Any, validation: Any) -> None:
         ("nonnegative", options.nonnegative, ((False, False),)),
         ("l1_regularization", options.l1_penalty, ((0.0, 0.0),)),
         ("learning_rate", learning_rate, ("auto",)),
-        ("validation", validation, (None, False)),
     ):
         if not isinstance(value, float | str | bool | tuple | None) or value not in allowed:
             choices = " or ".join(map(repr, allowed))

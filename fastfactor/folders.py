@@ -256,7 +256,7 @@ def _open_array(folder: Path, entry: StoredArray, verify: bool) -> NDArray[Any]:
             if version != (1, 0):
                 raise ValueError(f"version {version}")
             shape, is_fortran, dtype = np.lib.format.read_array_header_1_0(file, max_header_size=_MAX_HEADER)
-        except (ValueError, OverflowError, tokenize.TokenError) as error:
+        except (ValueError, OverflowError, SyntaxError, tokenize.TokenError) as error:
             raise ValueError(f"{path} is not a .npy file of version 1.0: {error}") from None
         if dtype.hasobject or is_fortran or shape != entry.shape or dtype != entry.dtype:
             raise ValueError(f"{path} holds {shape} of {dtype}, the manifest says {entry.shape} of {entry.dtype}")

@@ -130,6 +130,8 @@ class _Fold:
         if self.recipe.biases:
             columns.append(np.ones((model.shape[1], 1)))
         V = np.hstack(columns)
+        if not np.isfinite(V).all():
+            raise ValueError("the model's V holds NaN or infinity: it is damaged")
         curvature, Q = np.linalg.eigh(V.T @ V)
         spec, width = choose_spec(V.shape[1], biases=False)
         turned, U = allocate_rows(len(V), width, np.float64), allocate_rows(X.shape[0], width, np.float64)

@@ -43,7 +43,9 @@ def fit_each():
     check(*ff.fit(A, 2, posterior_samples=2, max_epochs=2).predict([0, 1], [1, 2], return_std=True))
     again = ff.fit(A, 3, **PLAIN)
     check(again.partial_fit(A, max_epochs=1).U, again.predict(range(5), range(5)))
-    again.recommend(range(14), 3, exclude=sp.csr_array(SPARSE))
+    cols, _ = again.recommend(range(14), 3, exclude=sp.csr_array(SPARSE))
+    check(ff.metrics.recall_at_k(cols, sp.csr_array(SPARSE), 3), ff.metrics.ndcg_at_k(cols, sp.csr_array(SPARSE), 3))
+    again.recommend(range(14), 11)
     again.similar_rows([0, 1], 3)
 
 

@@ -263,3 +263,38 @@ def test_a_model_of_an_unknown_loss_is_refused(tmp_path):
     forge(tmp_path, lambda record: record["fields"].update(loss="hinge"))
     with pytest.raises(ValueError, match="loss 'hinge' is not known"):
         ff.load(tmp_path)
+
+
+@pytest.mark.parametrize(
+    "content", ["{'descr': '<f8', }   3,\n  2\n ],\n  9", "{'descr': '<f8'\0(("], ids=["indented", "open"]
+)
+def test_headers_that_only_a_parser_of_python_would_choke_on(tmp_path, content):
+    """NumPy's reader of headers raises SyntaxError or TokenError on these."""
+    header = content.encode()
+    raw = b"\x93NUMPY\x01\x00" + len(header).to_bytes(2, "little") + header
+    (tmp_path / "X.npy").write_bytes(raw)
+    with pytest.raises(ValueError, match=r"X\.npy is damaged"):
+        ff.io.read(tmp_path / "X.npy")
+    make_model().save(tmp_path / "model")
+    path = tmp_path / "model" / json.loads((tmp_path / "model" / MANIFEST).read_text())["arrays"]["U"]["file"]
+    path.write_bytes(raw)
+
+    def change(record):
+        for entry in record["arrays"].values():
+            if entry["file"] == path.name:
+                entry["size"] = max(len(raw), 60)
+
+    path.write_bytes(raw.ljust(60))
+    forge(tmp_path / "model", change)
+    with pytest.raises(ValueError, match=f"{path.name} is not a .npy file"):
+        ff.load(tmp_path / "model")
+
+
+def test_lines_that_a_table_only_claims_to_have():
+    from fastfactor.io.tables import _foresee
+
+    class Source:
+        n_lines = 1 << 55
+        path = __file__
+
+    assert _foresee(Source()) < 1 << 24

@@ -33,6 +33,7 @@ DAMAGE = (
     zlib.error,
     struct.error,
     tokenize.TokenError,
+    SyntaxError,
 )
 _READ_HEADER = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}
 

@@ -207,9 +207,9 @@ def fill_blocks(matrix, weights, row_order, col_place, blocks, standard, held_ou
     seed, threshold = held_out
     held_starts, held_rows, held_cols, held_values = held
     entries, row_starts = blocks.entries, blocks.row_starts
-    B = len(row_starts) - 1
-    for b in prange(B):
-        cursor = blocks.offsets[B * b : B * b + B].copy()
+    n_across = len(blocks.col_starts) - 1
+    for b in prange(len(row_starts) - 1):
+        cursor = blocks.offsets[n_across * b : n_across * (b + 1)].copy()
         h = held_starts[b]
         for p in range(row_starts[b], row_starts[b + 1]):
             r = row_order[p]

@@ -19,6 +19,7 @@ import numpy as np
 from fastfactor.kernels.update import Factors
 from fastfactor.solvers.memory import copy_factors
 
+_MOST = 1 << 20  # epochs and halvings that a journal may speak of
 log = logging.getLogger("fastfactor")
 
 _PAUSE = 5.0  # seconds between two writes: what a kill costs at most
@@ -115,7 +116,11 @@ class Progress:
         )
         numbers = [found[name] for name in ("attempt", "epoch", "best_epoch")]
         best_loss = found["best_loss"]
-        if factors is None or not all(type(n) is int and n >= 0 for n in numbers) or not isinstance(best_loss, float):
+        if (
+            factors is None
+            or not all(type(n) is int and 0 <= n < _MOST for n in numbers)
+            or not isinstance(best_loss, float)
+        ):
             raise ValueError(f"numbers of epochs are {numbers}, the best loss is {best_loss!r}")
         if numbers[1] > 0 and not history:
             raise ValueError(f"there is no history of {numbers[1]} epochs")

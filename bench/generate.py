@@ -73,18 +73,30 @@ def standard_ratings(size: str, seed: int = 0) -> sp.csr_matrix:
 
 
 def write_table(matrix: sp.csr_matrix, path: Path, seed: int = 0) -> None:
-    """Write the stored entries to a Parquet file: string ids of rows and of columns, and values, in random order."""
+    """Write the stored entries to a Parquet (or .csv) file: string ids of both sides, and values, in random order.
+
+    Ten million at a time, so that a table of many entries need not be in memory.
+    """
     import pyarrow
+    import pyarrow.csv
     import pyarrow.parquet
 
     coo = matrix.tocoo()
     order = np.random.default_rng(seed).permutation(coo.nnz)
-    columns: dict[str, Any] = {}
-    for name, places, size in (("user", coo.row, matrix.shape[0]), ("item", coo.col, matrix.shape[1])):
-        ids = pyarrow.array([f"{name}-{i:08x}" for i in range(size)])
-        columns[name] = pyarrow.DictionaryArray.from_arrays(places[order], ids).cast(pyarrow.string())
-    columns["rating"] = coo.data[order]
-    pyarrow.parquet.write_table(pyarrow.table(columns), path)
+    sides = [
+        (name, places, pyarrow.array([f"{name}-{i:08x}" for i in range(size)]))
+        for name, places, size in (("user", coo.row, matrix.shape[0]), ("item", coo.col, matrix.shape[1]))
+    ]
+    fields = {"user": pyarrow.string(), "item": pyarrow.string(), "rating": pyarrow.from_numpy_dtype(coo.data.dtype)}
+    schema = pyarrow.schema(fields)
+    open_writer = pyarrow.csv.CSVWriter if path.suffix == ".csv" else pyarrow.parquet.ParquetWriter
+    with open_writer(path, schema) as writer:
+        for part in np.array_split(order, -(-coo.nnz // 10_000_000)):
+            columns: dict[str, Any] = {}
+            for name, places, ids in sides:
+                columns[name] = pyarrow.DictionaryArray.from_arrays(places[part], ids).cast(pyarrow.string())
+            columns["rating"] = coo.data[part]
+            writer.write_table(pyarrow.table(columns, schema))
 
 
 def text_matrix(

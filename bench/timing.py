@@ -15,14 +15,19 @@ from bench.machine import clean_environment
 Result = TypeVar("Result")
 
 _ROOT = Path(__file__).resolve().parents[1]
+SETTLED = 0.2  # seconds; OpenBLAS's workers spin on for 0.1 s after a call, and would slow whoever comes next
 
 
 def interleave(calls: Mapping[str, Callable[[], Result]], repeats: int) -> dict[str, list[Result]]:
-    """Run A B C, A B C, ... so that a slow spell of the machine falls on all alike; return the results by name."""
+    """Run A B C, A B C, ... so that a slow spell of the machine falls on all alike; return the results by name.
+
+    Before each call the thread pools of the one before it are given time to fall asleep.
+    """
     results: dict[str, list[Result]] = {name: [] for name in calls}
     for _ in range(repeats):
         for name, call in calls.items():
             gc.collect()
+            time.sleep(SETTLED)
             results[name].append(call())
     return results
 

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
 from fastfactor import __version__
 from fastfactor.checkpoint import Checkpoint
+from fastfactor.handing import call_on_cluster, is_dask
 from fastfactor.matrix.inputs import without_ids
 from fastfactor.matrix.labelled import Labelled, StoredGrid
 from fastfactor.model import Factorization
@@ -106,12 +106,14 @@ def fit(
         Entries to judge the fit by after each epoch: that share of X, held out; or the given ones. The fit then keeps
         its best epoch, and stops when five epochs brought no better one; regularization="auto" is chosen by them if
         there are 20 or more, and is else a first guess. By default a tenth of the entries is held out as long as there
-        is something to choose, and the final fit uses all entries. False: none. For "weak" None or False; positives of
-        up to 5000 rows are held out, and judged by the ndcg at 20.
+        is something to choose, and the final fit uses all entries. False: none. For "weak" these are positives, of
+        up to 5000 rows (1000 where there are many columns), and the validation loss is 1 less their mean ndcg at 20.
+        For "zero" None or False.
     sample_weight : array or sparse matrix, optional
-        Weights of the entries, finite and at least 0, for "missing" and "weak" (confidences): a matrix that stores the
-        places of X, a dense one of its shape, or for triplets an array. With "missing" they multiply the loss, not the
-        penalties. Entries of `validation` that are given have weight 1.
+        Weights of the entries, finite and at least 0 (for "weak" confidences): a matrix that stores the places of X, a
+        dense one of its shape, or for triplets an array; for "zero", where every entry has one, a dense one. They
+        multiply the loss, and with "weak" the penalties. Entries of `validation` that are given
+        have weight 1.
     unobserved_weight : float, optional
         Of each zero of unobserved="weak", above 0; a positive has weight 1. By default that with which all zeros weigh
         ten times what all positives do (0.5 at most), or what is better for held-out positives.
@@ -183,8 +185,9 @@ def fit(
     >>> bool(abs(model.predict(3, 4) - 4.0) < 0.5)
     True
     """
-    if type(X).__module__.partition(".")[0] == "dask":
-        return _fit_on_cluster(X, locals())
+    if is_dask(X):
+        model: Factorization = call_on_cluster(fit, locals())
+        return model
     given = {**locals(), "the version of fastfactor": __version__}
     check_choice(unobserved, "unobserved", UNOBSERVED)
     n_samples = check_sampling(posterior_samples, given)
@@ -212,17 +215,17 @@ def fit(
     limit = check_memory(max_memory)
     if unobserved == "weak":
         refuse_unbuilt(max_memory=(max_memory, None))
-        check_weak(options, learning_rate, validation)
-    refuse_unbuilt(sample_weight=(sample_weight if unobserved == "zero" else None, None))
+        check_weak(options, learning_rate)
+    if unobserved == "zero" and sample_weight is not None:
+        refuse_unbuilt(max_memory=(max_memory, None))
     matrix, shape = without_ids(X, shape)
 
     def solve(journal: Journal) -> Factorization:
         if unobserved == "zero":
-            return fit_zero(X, validation, shape, duplicates, dtype, options, init, journal, limit)
+            return fit_zero(X, validation, shape, duplicates, dtype, options, init, journal, limit, sample_weight)
         if unobserved == "weak":
-            search = validation is None
             return fit_positives(
-                matrix, shape, duplicates, dtype, options, sample_weight, others, init, search, journal
+                matrix, shape, duplicates, dtype, options, sample_weight, others, init, validation, journal
             )
         if n_samples:
             return fit_posterior(matrix, shape, duplicates, dtype, options, n_samples, journal)
@@ -232,14 +235,3 @@ def fit(
         model = solve(Journal()) if checkpoint is None else Checkpoint.of(checkpoint, given).run(solve)
     log.info("fit of %d x %d at rank %d ended after %d epochs", *model.shape, rank, len(model.history["epoch"]))
     return replace(model, row_labels=X.row_labels, col_labels=X.col_labels) if isinstance(X, Labelled) else model
-
-
-def _fit_on_cluster(X: Any, given: dict[str, Any]) -> Factorization:
-    """Hand a Dask collection on to `fastfactor.dask.fit`, which has fewer options."""
-    from fastfactor import dask
-
-    known = inspect.signature(dask.fit).parameters
-    for name, parameter in inspect.signature(fit).parameters.items():
-        if name not in known and given[name] is not parameter.default and given[name] != parameter.default:
-            raise ValueError(f"{name} is not available where X is a Dask collection, got {given[name]!r}")
-    return dask.fit(**{name: given[name] for name in known if name in given})

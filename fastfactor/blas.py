@@ -8,8 +8,9 @@ from __future__ import annotations
 import contextlib
 import functools
 import itertools
+import mmap
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -17,6 +18,8 @@ import numpy as np
 import scipy.linalg  # noqa: F401  (brings its own BLAS, which the controller must see)
 from numpy.typing import NDArray
 from threadpoolctl import ThreadpoolController
+
+_THREAD_ROOM = 16 << 20  # bytes of address space: a thread's stack, and something to begin with
 
 
 @functools.cache
@@ -67,10 +70,25 @@ def run_in_slices(work: Callable[[slice], Any], n_rows: int, n_threads: int, n_s
     n_slices = n_slices or min(16, max(1, n_rows // 1024))  # shorter ones are not worth a thread
     edges = np.linspace(0, n_rows, n_slices + 1).astype(int)
     parts = [slice(int(start), int(stop)) for start, stop in itertools.pairwise(edges)]
-    if n_threads == 1 or len(parts) == 1:
-        return [work(part) for part in parts]
+    return run_in_threads(work, parts, n_threads)
+
+
+def run_in_threads(work: Callable[[Any], Any], items: Sequence[Any], n_threads: int) -> list[Any]:
+    """Return ``work(item)`` for each item, in order, from at most `n_threads` Python threads.
+
+    Raises
+    ------
+    MemoryError
+        If there is no room for so many threads: Python waits for ever for one that finds no memory to begin with.
+    """
+    if n_threads == 1 or len(items) < 2:
+        return [work(item) for item in items]
+    try:
+        mmap.mmap(-1, n_threads * _THREAD_ROOM).close()
+    except OSError as error:
+        raise MemoryError(f"there is no memory for {n_threads} threads") from error
     with ThreadPoolExecutor(n_threads) as pool:
-        return list(pool.map(work, parts))
+        return list(pool.map(work, items))
 
 
 def rotate_rows(U: NDArray[Any], T: NDArray[Any], n_threads: int) -> None:

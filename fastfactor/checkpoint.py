@@ -24,6 +24,7 @@ from fastfactor.manifest import CHECKPOINT, MANIFEST, Encoder, StoredArray
 from fastfactor.matrix.labelled import Labelled, StoredGrid
 from fastfactor.model import Factorization
 from fastfactor.solvers.journal import Journal
+from fastfactor.storage import as_model
 
 # What a fit may be called with differently when it is resumed: none of it changes the numbers of a fit that ends.
 _FREE = {"n_threads", "max_seconds", "max_memory", "callback", "progress", "checkpoint"}
@@ -139,10 +140,15 @@ class Checkpoint:
         self._compare(found.get("fingerprint"))
         try:
             if isinstance(found.get("model"), dict):
-                return Journal(), _as_model({"loss": self.loss} | found["model"])
+                return Journal(), self._read_model(found["model"])
             return Journal(self._write_progress, found["progress"]), None
         except (KeyError, TypeError) as error:
             raise ValueError(f"checkpoint cannot be used: {self.folder / MANIFEST} keeps no fit ({error!r})") from error
+
+    def _read_model(self, fields: dict[str, Any]) -> Factorization:
+        """Return the model that a folder keeps, checked as saved ones are, with the loss that no file holds."""
+        model = as_model({"loss": "squared"} | _own(fields), self.folder / MANIFEST)
+        return model if isinstance(self.loss, str) else dataclasses.replace(model, loss=self.loss)
 
     def _finish(self, model: Factorization) -> None:
         """Keep the model in place of the way to it."""
@@ -152,7 +158,7 @@ class Checkpoint:
 
     def _compare(self, found: Any) -> None:
         found = found if isinstance(found, dict) else {}
-        names = [name for name in self.fingerprint if found.get(name) != self.fingerprint[name]]
+        names = [name for name in self.fingerprint if not _is_same(found.get(name), self.fingerprint[name])]
         if names:
             shown = "; ".join(f"{name} was {found.get(name)}, is {self.fingerprint[name]}" for name in names[:_SHOWN])
             more = f"; and {len(names) - _SHOWN} more" if len(names) > _SHOWN else ""
@@ -180,14 +186,14 @@ class Checkpoint:
             raise OSError(error.errno, message, str(self.folder)) from error
 
 
-def _as_model(fields: Mapping[str, Any]) -> Factorization:
-    """Return a model whose arrays are in memory, and can be written, as those of a fit are."""
+def _is_same(found: Any, own: str) -> bool:
+    return isinstance(found, str) and found == own
 
-    def own(value: Any) -> Any:
-        if isinstance(value, Mapping):
-            return {key: own(item) for key, item in value.items()}
-        if isinstance(value, tuple | list):
-            return type(value)(map(own, value))
-        return np.array(value) if isinstance(value, np.ndarray) else value
 
-    return Factorization(**own(fields))
+def _own(value: Any) -> Any:
+    """Return the same with arrays in memory, which can be written, as those of a fit are."""
+    if isinstance(value, Mapping):
+        return {key: _own(item) for key, item in value.items()}
+    if isinstance(value, tuple | list):
+        return type(value)(map(_own, value))
+    return np.array(value) if isinstance(value, np.ndarray) else value

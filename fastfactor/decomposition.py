@@ -11,11 +11,13 @@ import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
 from fastfactor.exceptions import ConvergenceWarning
+from fastfactor.handing import call_on_cluster, decompose_on_cluster, is_dask
 from fastfactor.matrix.centring import Centred, centre_columns
 from fastfactor.matrix.inputs import is_sparse
 from fastfactor.matrix.labelled import as_stored
 from fastfactor.matrix.operators import BLOCK, check_matrix, frobenius_norm, is_dense
 from fastfactor.matrix.streaming import is_stream, measure_stream
+from fastfactor.matrix.structure import as_array, check_structure
 from fastfactor.options import check_integer
 from fastfactor.results import PCAResult, SVDResult
 from fastfactor.solvers.dispatch import Decomposition, decompose, decompose_operand
@@ -62,8 +64,9 @@ def svds(
 
     Parameters
     ----------
-    A : array_like, sparse matrix or array, or LinearOperator, of shape (M, N)
-        float32, float64, complex64 or complex128; integers are cast to float64.
+    A : array_like, sparse matrix or array, LinearOperator, or Dask array, of shape (M, N)
+        float32, float64, complex64 or complex128; integers are cast to float64. Of a Dask array the largest values are
+        computed (`fastfactor.dask.svd`), and `v0` is refused.
     k : int
         Number of values, ``1 <= k < min(M, N)``; ``min(M, N)`` too with ``solver="propack"``.
     ncv : int or None
@@ -114,27 +117,41 @@ def svds(
     [3.0, 4.0]
     """
     solver = check_solver(solver)
-    A = _as_matrix(A)
+    A = A if is_dask(A) else _as_matrix(A)
     k = check_sizes(A, k, ncv, solver)
     which = check_options(tol, which, maxiter, return_singular_vectors)
+    if is_dask(A):
+        _check_on_cluster(which, v0, n_threads)
     first = check_start(v0, A, solver)
     generator = as_generator(rng, random_state)
     real = choose_precision(A.dtype, None)
     bound = min(max(float(tol), DEFAULT_TOL[real.char]), LOOSEST_TOL)
     passes = MAX_PASSES if maxiter is None else int(maxiter) * (basis_size(k) // BLOCK)
-    found = decompose(A, Search(k, bound, passes, which == "LM", count_threads(n_threads)), generator, first)
+    search = Search(k, bound, passes, which == "LM", count_threads(n_threads))
+    found = decompose_on_cluster(A, search, generator) if is_dask(A) else decompose(A, search, generator, first)
     if np.any(found.residuals > bound):
         report_failure(found, bound, solver)
     return _as_scipy_returns(found, return_singular_vectors, real)
 
 
-def _as_matrix(A: Any) -> Any:
+def _check_on_cluster(which: str, v0: Any, n_threads: Any) -> None:
+    """Refuse what is not available where A is a Dask array."""
+    for name, value, usual in (("which", which, "LM"), ("v0", v0, None), ("n_threads", n_threads, None)):
+        if value is not usual and (usual is None or value != usual):
+            raise ValueError(f"{name} must be {usual!r} where A is a Dask array, got {value!r}")
+
+
+def _as_matrix(A: Any, name: str = "A") -> Any:
     """Return A, lists and ``numpy.matrix`` as arrays, once it is known to be a matrix of numbers."""
     A = as_stored(A)
-    if isinstance(A, np.matrix):
-        A = np.asarray(A)
+    if isinstance(A, tuple) and any(isinstance(part, np.ndarray) for part in A):
+        raise TypeError(f"{name} must be a matrix, not triplets: make one of them with scipy.sparse.coo_array")
+    if isinstance(A, list | tuple) or hasattr(A, "__array__"):
+        A = as_array(A, name)
     check_matrix(A)
-    return np.asarray(A) if is_dense(A) else A
+    if len(A.shape) != 2:
+        raise ValueError(f"{name} must be 2-D, got shape {A.shape}")
+    return check_structure(A, name) if is_sparse(A) else A
 
 
 def _as_scipy_returns(found: Decomposition, which_vectors: bool | str, real: np.dtype[Any]) -> Any:
@@ -213,9 +230,9 @@ def svd(
 
     Parameters
     ----------
-    A : array_like, sparse matrix or array, LinearOperator, or what `fastfactor.io` reads, of shape (n_rows, n_cols)
+    A : array_like, sparse, LinearOperator, what `fastfactor.io` reads, or Dask array or DataFrame; (n_rows, n_cols)
         float32, float64, complex64 or complex128; integers are cast to float64. CSR and CSC arrays that are mapped
-        from files (`numpy.memmap`) are read piece by piece, once a pass.
+        from files (`numpy.memmap`) are read piece by piece, once a pass. Dask's go to `fastfactor.dask.svd`.
     k : int
         Number of triplets, at most ``min(A.shape)``.
     tol : float or None
@@ -256,6 +273,9 @@ def svd(
     >>> result.s.round(6).tolist(), result.converged
     ([4.0, 3.0], True)
     """
+    if is_dask(A):
+        result: SVDResult = call_on_cluster(svd, locals())
+        return result
     A = _as_matrix(A)
     real = choose_precision(A.dtype, dtype)
     search = as_search(A, k, real, tol, max_passes, n_threads)
@@ -267,7 +287,11 @@ def svd(
 def _cast(found: Decomposition, real: np.dtype[Any]) -> tuple[Array, Array, Array]:
     """Return U, s and V^H in single or double precision, as `real` says."""
     dtype = np.result_type(real, np.complex64) if found.U.dtype.kind == "c" else real
-    return found.U.astype(dtype, copy=False), found.s.astype(real, copy=False), found.Vh.astype(dtype, copy=False)
+    with np.errstate(over="ignore"):
+        s = found.s.astype(real, copy=False)
+    if not np.isfinite(s).all():
+        raise ValueError(f"A has singular values out of the range of {real}: scale it down, or pass dtype='float64'")
+    return found.U.astype(dtype, copy=False), s, found.Vh.astype(dtype, copy=False)
 
 
 def certify(found: Decomposition, search: Search, real: np.dtype[Any]) -> dict[str, Any]:
@@ -300,8 +324,9 @@ def pca(
 
     Parameters
     ----------
-    X : array_like, sparse matrix or array, or what `fastfactor.io` reads, of shape (n_rows, n_cols)
-        Rows are samples. What is not stored is 0.
+    X : array_like, sparse matrix or array, what `fastfactor.io` reads, or Dask array, of shape (n_rows, n_cols)
+        Rows are samples. What is not stored is 0. CSR and CSC arrays that are mapped from files are read piece by
+        piece.
     k : int
         Number of components.
     center : bool
@@ -340,7 +365,10 @@ def pca(
     >>> result.explained_variance.round(6).tolist(), result.mean.tolist()
     ([1.0], [2.0, 5.0])
     """
-    X = _as_matrix(X)
+    if is_dask(X):
+        result: PCAResult = call_on_cluster(pca, locals())
+        return result
+    X = _as_matrix(X, "X")
     if not (is_sparse(X) or is_dense(X)):
         raise TypeError(f"X must be an array or a sparse matrix, got {type(X).__name__}")
     real = choose_precision(X.dtype, dtype)
@@ -350,7 +378,22 @@ def pca(
     if centred.dense is not None:
         found = decompose(centred.dense, search, rng)
     else:
-        found = decompose_operand(centred.operand(rng), X.shape[0] < X.shape[1], search, rng)
+        is_adjoint = X.shape[0] < X.shape[1]
+        found = decompose_operand(centred.operand(rng, is_adjoint), is_adjoint, search, rng)
+    return as_components(found, centred, search, real, scale)
+
+
+def as_components(
+    found: Decomposition, centred: Centred, search: Search, real: np.dtype[Any], is_scaled: bool
+) -> PCAResult:
+    """Return what `pca` reports."""
+    unit = 1.0 if is_scaled else centred.unit  # of the values; columns that are divided by their deviation have none
+    with np.errstate(over="ignore", under="ignore"):
+        found.s = found.s / unit
+        mean = centred.mean / centred.unit
+        deviation = centred.scale / centred.unit if is_scaled else centred.scale
     certified = certify(found, search, real)
-    mean = centred.mean.astype(certified["U"].dtype)
-    return PCAResult(**certified, frobenius_norm=centred.norm, mean=mean, scale=centred.scale)
+    mean = mean.astype(certified["U"].dtype)
+    if not np.isfinite(deviation).all():
+        raise ValueError("X has columns whose deviation is out of the range of float64: scale it down")
+    return PCAResult(**certified, frobenius_norm=centred.norm / unit, mean=mean, scale=deviation)

@@ -12,6 +12,7 @@ import hashlib
 import os
 import stat
 import tempfile
+import tokenize
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -218,19 +219,27 @@ def read_folder(folder: Path, kind: Kind, verify: bool) -> dict[str, Any]:
         If there is none; if a file is truncated, damaged, or not what the manifest says. The message names it.
     """
     manifest = folder / MANIFEST
-    content = read_manifest(manifest, kind)
     for _ in range(_RETRIES):
-        fields, stored = parse_manifest(content, manifest, kind)
+        before = _identify(manifest)
+        fields, stored = parse_manifest(read_manifest(manifest, kind), manifest, kind)
         try:
             arrays = {name: _open_array(folder, entry, verify) for name, entry in stored.items()}
             break
         except FileNotFoundError as error:  # a writer may have replaced all of it in between
-            before, content = content, read_manifest(manifest, kind)
-            if content == before:
+            if before is not None and _identify(manifest) == before:
                 raise ValueError(f"{error.filename} is missing, but {manifest} names it") from None
     else:
         raise ValueError(f"{folder} was written anew {_RETRIES} times while it was being read")
     return {name: decode(value, arrays, manifest) for name, value in fields.items()}
+
+
+def _identify(path: Path) -> tuple[int, int] | None:
+    """Return what changes when a file is replaced, by one of the same content too."""
+    try:
+        found = os.stat(path)
+    except FileNotFoundError:
+        return None
+    return found.st_ino, found.st_mtime_ns
 
 
 def _open_array(folder: Path, entry: StoredArray, verify: bool) -> NDArray[Any]:
@@ -247,7 +256,7 @@ def _open_array(folder: Path, entry: StoredArray, verify: bool) -> NDArray[Any]:
             if version != (1, 0):
                 raise ValueError(f"version {version}")
             shape, is_fortran, dtype = np.lib.format.read_array_header_1_0(file, max_header_size=_MAX_HEADER)
-        except (ValueError, OverflowError) as error:
+        except (ValueError, OverflowError, SyntaxError, tokenize.TokenError) as error:
             raise ValueError(f"{path} is not a .npy file of version 1.0: {error}") from None
         if dtype.hasobject or is_fortran or shape != entry.shape or dtype != entry.dtype:
             raise ValueError(f"{path} holds {shape} of {dtype}, the manifest says {entry.shape} of {entry.dtype}")

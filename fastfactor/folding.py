@@ -19,6 +19,7 @@ from fastfactor.matrix.domains import check_domain, check_labels, locate_in
 from fastfactor.matrix.inputs import Observations, as_dense, as_observations, is_sparse, without_ids
 from fastfactor.matrix.labelled import Labelled
 from fastfactor.matrix.positives import as_positives, store_rows
+from fastfactor.matrix.structure import check_structure
 from fastfactor.model import Factorization
 from fastfactor.options import refuse_sampled
 from fastfactor.solvers.memory import allocate_rows, choose_spec
@@ -29,6 +30,7 @@ Array = NDArray[Any]
 
 _RATES = 0.1 * (1.0 - np.arange(2000) / 2000) ** 2  # of descent, for standardised values
 _UPDATES = (60, 2000, 20_000)  # of a row: see kernels/folding.py
+_LARGEST = 1e150  # value of a new row
 _TOLERANCE = 1e-26  # of the squared residual, over the first
 
 
@@ -46,8 +48,10 @@ def fold_in(model: Factorization, X: Any, n_threads: int | None = None) -> Facto
         raise ValueError("X_new has other column ids than the model, or in another order: read it with like=model")
     if observed.data.dtype.kind == "c" and model.U.dtype.kind != "c":
         raise TypeError("X_new is complex, the model is real")
-    with using_threads(n_threads):
+    with using_threads(n_threads), np.errstate(over="ignore", invalid="ignore"):
         U, row_bias = fold.solve(observed) if fold.is_ridge else fold.descend(observed)
+    if not (np.isfinite(U).all() and np.isfinite(row_bias).all() and fold.is_in_range(observed)):
+        raise ValueError(f"X_new has values whose factors are out of the range of dtype {U.dtype}")
     labels = X.row_labels if isinstance(X, Labelled) else None
     return replace(model, U=U, row_bias=row_bias, row_labels=labels, history={}, selection={})
 
@@ -82,6 +86,12 @@ class _Fold:
             self.recipe.unobserved == "zero" and self.is_ridge and not self.recipe.biases
         )
 
+    @staticmethod
+    def is_in_range(X: Observations) -> bool:
+        """Whether the squares of the values are numbers: conjugate gradients make zeros of others."""
+        values = X.data[: X.n_entries]
+        return max(abs(float(values.real.max())), abs(float(values.real.min()))) < _LARGEST
+
     def read(self, X: Any, shape: Any) -> Observations:
         """Return the entries of new rows that count, but for the zeros where these are not visited."""
         if isinstance(X, tuple) and shape is None and len(X) == 3 and np.size(X[0]):
@@ -89,8 +99,10 @@ class _Fold:
         if self.recipe.unobserved == "weak":
             return as_positives(X, shape, "error", "X_new")
         if self.recipe.unobserved == "zero":
-            A = as_dense(X, shape=shape, name="X_new") if not is_sparse(X) or not self.has_zeros else X
-            X = sp.csr_array(A) if self.has_zeros else A
+            if not (is_sparse(X) and self.has_zeros):
+                X = as_dense(X, shape=shape, name="X_new")
+            if self.has_zeros:
+                X = sp.csr_array(check_structure(X, "X_new") if is_sparse(X) else X)
             return as_observations(X, duplicates="sum", name="X_new")
         return as_observations(X, shape=shape, name="X_new")
 
@@ -118,6 +130,8 @@ class _Fold:
         if self.recipe.biases:
             columns.append(np.ones((model.shape[1], 1)))
         V = np.hstack(columns)
+        if not np.isfinite(V).all():
+            raise ValueError("the model's V holds NaN or infinity: it is damaged")
         curvature, Q = np.linalg.eigh(V.T @ V)
         spec, width = choose_spec(V.shape[1], biases=False)
         turned, U = allocate_rows(len(V), width, np.float64), allocate_rows(X.shape[0], width, np.float64)

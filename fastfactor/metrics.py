@@ -11,7 +11,8 @@ from numpy.typing import ArrayLike
 
 from fastfactor.kernels.metrics import score_lists, sum_errors
 from fastfactor.kernels.topn import Seen
-from fastfactor.matrix.inputs import check_structure, is_sparse
+from fastfactor.matrix.inputs import is_sparse
+from fastfactor.matrix.structure import check_structure
 from fastfactor.options import check_integer
 from fastfactor.threads import launch
 
@@ -94,9 +95,7 @@ def mae(actual: ArrayLike, predicted: ArrayLike) -> float:
 
 def _as_relevant(relevant: Any) -> sp.csr_array:
     """Return what is stored, explicit zeros too, each place once and columns ascending."""
-    if is_sparse(relevant):
-        check_structure(relevant, "relevant")
-    truth = sp.csr_array(relevant)
+    truth = sp.csr_array(check_structure(relevant, "relevant") if is_sparse(relevant) else relevant)
     if not truth.has_canonical_format:
         truth = truth.copy()  # the user's own stays as it is
         truth.sum_duplicates()

@@ -13,10 +13,10 @@ from numpy.typing import ArrayLike, NDArray
 from fastfactor.ids import Ids, WithIds
 from fastfactor.incremental import Incremental
 from fastfactor.kernels.losses import LOSSES, Loss
-from fastfactor.matrix.inputs import as_index
+from fastfactor.matrix.mapped import available_memory
+from fastfactor.matrix.structure import as_index
 from fastfactor.predicting import Predicting
 from fastfactor.results import SVDResult
-from fastfactor.solvers.memory import available_memory
 
 
 @dataclass(frozen=True)

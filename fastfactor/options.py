@@ -173,13 +173,13 @@ def check_memory(value: Any, name: str = "max_memory") -> float:
     return check_real(float(match[1]) * _UNITS[(match[2] or "").lower()], name, strict=True)
 
 
-def refuse_beyond(limit: float, needed: Mapping[str, float], advice: str = "") -> None:
-    """Raise a MemoryError that says what a fit needs, unless that is within `limit`."""
+def refuse_beyond(limit: float, needed: Mapping[str, float], advice: str = "", what: str = "this fit") -> None:
+    """Raise a MemoryError that says what a fit (or `what`) needs, unless that is within `limit`."""
     total = sum(needed.values())
     if total > limit:
         parts = ", ".join(f"{size / 1e6:,.0f} MB for {name}" for name, size in needed.items() if size >= 1e5)
         raise MemoryError(
-            f"max_memory is {limit / 1e6:,.0f} MB, but this fit needs {total / 1e6:,.0f} MB: {parts}{advice}"
+            f"max_memory is {limit / 1e6:,.0f} MB, but {what} needs {total / 1e6:,.0f} MB: {parts}{advice}"
         )
 
 
@@ -191,7 +191,7 @@ def refuse_unbuilt(**arguments: tuple[Any, Any]) -> None:
         raise NotImplementedError(f"{name} is not available yet; leave it at {default!r} (got {value!r})")
 
 
-def check_weak(options: Options, learning_rate: Any, validation: Any) -> None:
+def check_weak(options: Options, learning_rate: Any) -> None:
     """Refuse what a fit of implicit feedback has no place for: it has no step size, and solves for whole rows."""
     for name, value, allowed in (
         ("loss", options.loss, ("squared",)),
@@ -199,7 +199,6 @@ def check_weak(options: Options, learning_rate: Any, validation: Any) -> None:
         ("nonnegative", options.nonnegative, ((False, False),)),
         ("l1_regularization", options.l1_penalty, ((0.0, 0.0),)),
         ("learning_rate", learning_rate, ("auto",)),
-        ("validation", validation, (None, False)),
     ):
         if not isinstance(value, float | str | bool | tuple | None) or value not in allowed:
             choices = " or ".join(map(repr, allowed))

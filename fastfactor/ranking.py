@@ -9,8 +9,9 @@ import scipy.sparse as sp
 from numpy.typing import ArrayLike, NDArray
 
 from fastfactor.kernels.topn import Seen
-from fastfactor.matrix.inputs import check_structure, is_sparse
+from fastfactor.matrix.inputs import is_sparse
 from fastfactor.matrix.labelled import Labelled, mark_stored
+from fastfactor.matrix.structure import check_structure
 from fastfactor.options import check_integer
 from fastfactor.solvers.top import Ranked, select_top
 
@@ -79,8 +80,7 @@ def _as_seen(exclude: Any, positions: NDArray[np.int64], shape: tuple[int, int])
         raise TypeError(f"exclude must be a scipy.sparse matrix, what was read, or None, got {type(exclude).__name__}")
     if exclude.shape != shape:
         raise ValueError(f"exclude has shape {exclude.shape}, the model has {shape}")
-    check_structure(exclude, "exclude")
-    matrix = sp.csr_array(exclude)
+    matrix = sp.csr_array(check_structure(exclude, "exclude"))
     if not matrix.has_sorted_indices:
         matrix = matrix.sorted_indices()  # a copy: the user's own stays as it is
     indptr = matrix.indptr.astype(np.int64, copy=False)

@@ -17,6 +17,7 @@ from sklearn.utils.validation import _check_sample_weight, check_array, check_is
 from fastfactor.api import fit
 from fastfactor.decomposition import pca, svd
 from fastfactor.matrix.inputs import is_sparse
+from fastfactor.matrix.structure import check_structure
 
 __all__ = ["PCA", "MatrixFactorization", "RatingRegressor", "TruncatedSVD"]
 
@@ -27,6 +28,13 @@ _FLOATS = (np.float64, np.float32)
 
 def _draw_seed(random_state: Any) -> int:
     return int(check_random_state(random_state).randint(2**31))
+
+
+def _validate(estimator: Any, X: Any, **options: Any) -> Any:
+    """Return X as scikit-learn's checks leave it; the index arrays of a sparse one are looked at before these."""
+    X = check_structure(X, "X") if is_sparse(X) else X
+    usual = {"accept_sparse": ["csr", "csc"], "ensure_min_features": 2}
+    return validate_data(estimator, X, dtype=_FLOATS, **(usual | options))
 
 
 class TruncatedSVD(decomposition.TruncatedSVD):  # type: ignore[misc]
@@ -53,7 +61,7 @@ class TruncatedSVD(decomposition.TruncatedSVD):  # type: ignore[misc]
     def fit_transform(self, X: Any, y: Any = None) -> Array:
         """Fit to X and return its coordinates, (n_samples, n_components); y is ignored."""
         self._validate_params()
-        X = validate_data(self, X, accept_sparse=["csr", "csc"], dtype=_FLOATS, ensure_min_features=2)
+        X = _validate(self, X)
         if self.algorithm == "arpack" and self.n_components >= min(X.shape):
             raise ValueError(f"n_components({self.n_components}) must be < min(X.shape) = {min(X.shape)} for 'arpack'.")
         if self.n_components > X.shape[1]:
@@ -65,7 +73,8 @@ class TruncatedSVD(decomposition.TruncatedSVD):  # type: ignore[misc]
         transformed: Array = result.U * result.s
         self.explained_variance_ = transformed.var(axis=0)
         total = mean_variance_axis(X, axis=0)[1].sum() if sp.issparse(X) else np.var(X, axis=0).sum()
-        self.explained_variance_ratio_ = self.explained_variance_ / total
+        shares = np.zeros_like(self.explained_variance_)  # of nothing: 0, not NaN
+        self.explained_variance_ratio_ = np.divide(self.explained_variance_, total, out=shares, where=total > 0)
         return transformed
 
 
@@ -99,7 +108,7 @@ class PCA(decomposition.PCA):  # type: ignore[misc]
         self._validate_params()
         if self.n_components == "mle":
             raise ValueError("n_components='mle' is not supported; pass a number or a share of the variance")
-        X = validate_data(self, X, accept_sparse=["csr", "csc"], dtype=_FLOATS, ensure_min_features=2)
+        X = _validate(self, X)
         smaller = min(X.shape)
         is_count = isinstance(self.n_components, Integral)
         if is_count and not 0 <= self.n_components <= smaller:
@@ -117,7 +126,8 @@ class PCA(decomposition.PCA):  # type: ignore[misc]
         self.singular_values_ = result.s[:kept]
         self.explained_variance_ = result.explained_variance[:kept]
         self.explained_variance_ratio_ = result.explained_variance_ratio[:kept]
-        total = (result.frobenius_norm or 0.0) ** 2 / max(X.shape[0] - 1, 1)
+        norm = result.frobenius_norm or 0.0
+        total = norm * norm / max(X.shape[0] - 1, 1)
         rest = max(total - float(self.explained_variance_.sum(dtype=np.float64)), 0.0)
         self.noise_variance_ = rest / (smaller - kept) if kept < smaller else 0.0
         self._fit_svd_solver = "covariance_eigh" if self.svd_solver == "auto" else self.svd_solver
@@ -233,7 +243,7 @@ class MatrixFactorization(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Bas
 
     def _validate(self, X: Any, reset: bool) -> Any:
         finite: Any = "allow-nan" if self.unobserved == "missing" else True
-        return validate_data(self, X, reset=reset, accept_sparse=["csr"], dtype=_FLOATS, ensure_all_finite=finite)
+        return _validate(self, X, reset=reset, accept_sparse=["csr"], ensure_min_features=1, ensure_all_finite=finite)
 
     @property
     def _n_features_out(self) -> int:

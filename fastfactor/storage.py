@@ -11,8 +11,10 @@ import numpy as np
 
 from fastfactor.folders import read_folder, replace_content, write_array, writing
 from fastfactor.ids import Ids
+from fastfactor.kernels.losses import LOSSES
 from fastfactor.manifest import MANIFEST, MODEL, Encoder, StoredArray
 from fastfactor.model import Factorization
+from fastfactor.solvers.recipe import check_recipe
 
 
 def save_model(model: Factorization, path: str | os.PathLike[str]) -> None:
@@ -83,10 +85,17 @@ def load(path: str | os.PathLike[str], verify: bool = False) -> Factorization:
     True
     """
     folder = Path(path)
-    return _as_model(read_folder(folder, MODEL, verify), folder / MANIFEST)
+    return as_model(read_folder(folder, MODEL, verify), folder / MANIFEST)
 
 
-def _as_model(fields: dict[str, Any], manifest: Path) -> Factorization:
+def as_model(fields: dict[str, Any], manifest: Path) -> Factorization:
+    """Return the model that the fields of a folder describe.
+
+    Raises
+    ------
+    ValueError
+        If they describe none; the message names the manifest.
+    """
     known = {field.name for field in dataclasses.fields(Factorization)}
     if unknown := sorted(fields.keys() - known):
         raise ValueError(f"{manifest} holds fields that this version does not know: {', '.join(unknown)}")
@@ -108,6 +117,8 @@ def _as_model(fields: dict[str, Any], manifest: Path) -> Factorization:
     if U.shape[1] != V.shape[1] or len(fields["row_bias"]) != len(U) or len(fields["col_bias"]) != len(V):
         shapes = ", ".join(f"{name} {array.shape}" for name, array in arrays.items())
         raise ValueError(f"{manifest}: shapes do not fit: {shapes}")
+    if not isinstance(loss := fields.get("loss", "squared"), str) or loss not in LOSSES:
+        raise ValueError(f"{manifest}: loss {loss!r} is not known")
     if not isinstance(fields["mean"], int | float | complex | np.number):
         raise ValueError(f"{manifest}: mean is not a number")
     for name, factors in (("row_labels", U), ("col_labels", V)):
@@ -117,6 +128,12 @@ def _as_model(fields: dict[str, Any], manifest: Path) -> Factorization:
     for name in ("history", "selection", "recipe", "posterior"):
         if not isinstance(fields.get(name, {}), dict):
             raise ValueError(f"{manifest}: {name} is not a dict")
+    if not all(isinstance(column, np.ndarray) and column.ndim == 1 for column in fields.get("history", {}).values()):
+        raise ValueError(f"{manifest}: history does not consist of arrays")
+    try:
+        check_recipe(fields.get("recipe", {}))
+    except (ValueError, TypeError) as error:
+        raise ValueError(f"{manifest}: recipe: {error}") from None
     if fields.get("posterior"):
         _check_posterior(fields["posterior"], U, V, manifest)
     return Factorization(**fields)

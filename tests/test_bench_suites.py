@@ -5,6 +5,7 @@ import pytest
 import scipy.sparse as sp
 
 from bench import record
+from bench.scale import Setting, fit_constants, predict
 from bench.suites import accuracy, per_entry
 
 
@@ -40,3 +41,22 @@ def test_accuracy_beats_the_mean_and_names_what_is_missing(recorder):
     found = figures_of(recorder)
     assert found["ml-100k", accuracy.OURS, "test_rmse"].value < 0.8 * found["ml-100k", "mean", "test_rmse"].value
     assert any("filmtrust" in line for line in recorder.skipped)
+
+
+def test_the_scale_model_finds_the_constants_it_was_made_with():
+    constants = {"epoch_ms": 4.0, "entry_ns": 3.0, "number_ns": 0.05, "task_ms": 2.0, "byte_ns": 1.5}
+    settings = [
+        Setting(1000 * n, 500 * n, 10**6 * n * n, rank, workers, 2)
+        for n, rank, workers in [(1, 16, 1), (3, 32, 2), (2, 64, 4), (9, 16, 2), (5, 32, 1), (7, 64, 2)]
+    ]
+    found = fit_constants(settings, [predict(setting, constants) for setting in settings])
+    assert found == pytest.approx(constants, rel=1e-6)
+
+
+def test_what_a_cluster_sends_an_epoch():
+    setting = Setting(1000, 600, 10**6, 31, 4, 8, bandwidth=1e9)
+    assert setting.n_tasks == 48
+    assert setting.gathered == 4 * 32 * 1600
+    assert setting.passed_on == 4 * 32 * 450
+    nothing = dict.fromkeys(("epoch_ms", "entry_ns", "number_ns", "task_ms", "byte_ns"), 0.0)
+    assert predict(setting, nothing) == pytest.approx((4 * 32 * 2050) / 1e9)

@@ -13,6 +13,8 @@ distributed = pytest.importorskip("distributed", reason="Dask needs the extra da
 dask = pytest.importorskip("dask")
 da = pytest.importorskip("dask.array")
 
+nest = pytest.importorskip("fastfactor.dask.grid").nest
+
 PLAIN = {"rank": 8, "max_epochs": 3, "regularization": 0.1, "validation": False}
 
 pytestmark = [
@@ -90,6 +92,27 @@ def test_the_model_is_about_that_of_memory(dense, client):
     assert np.sqrt(np.mean(difference**2)) < 0.1 * np.nanstd(dense)
 
 
+def test_steps_that_share_leading_bits_follow_each_other():
+    order = nest(np.random.default_rng(3).permutation(16).tolist())
+    assert sorted(order) == list(range(16))
+    for size in (2, 4, 8):
+        runs = [{d // size for d in order[start : start + size]} for start in range(0, 16, size)]
+        assert all(len(run) == 1 for run in runs)
+    assert nest([2, 0, 1, 3]) == [2, 3, 0, 1]
+
+
+@pytest.mark.parametrize("options", [{}, {"regularization": "auto", "learning_rate": (np.full(120, 0.05), 0.02)}])
+def test_how_parts_are_grouped_does_not_matter(dense, client, monkeypatch, options):
+    monkeypatch.setattr("fastfactor.dask.running.choose_stripes", lambda shape, n: 32)
+    X, found = da.from_array(dense, chunks=(15, 60)), []
+    for n_groups in (1, 2, 8):
+        worker = next(iter(client.scheduler_info()["workers"]))
+        monkeypatch.setattr("fastfactor.dask.sources.spread", lambda client, n, g=n_groups, w=worker: ([w] * n, g))
+        model = ff.dask.fit(X, client=client, **PLAIN | {"max_epochs": 6} | options)
+        found.append((model.U.tobytes(), model.V.tobytes(), model.history["train_loss"].tolist()))
+    assert found[0] == found[1] == found[2]
+
+
 def test_each_entry_is_visited_once_an_epoch(dense, client):
     """The loss that is added up before the first epochs have an effect is that of the matrix."""
     options = PLAIN | {"learning_rate": 1e-9, "max_epochs": 2}
@@ -122,6 +145,40 @@ def test_svd(client, wide, form):
     np.testing.assert_allclose((found.U * found.s) @ found.Vt, (expected.U * expected.s) @ expected.Vt, atol=1e-8)
     np.testing.assert_allclose(found.frobenius_norm, expected.frobenius_norm, rtol=1e-12)
     assert found.converged
+    np.testing.assert_array_equal(ff.svd(X, 4).s, found.s)
+    u, s, vt = ff.svds(X, 4)
+    np.testing.assert_allclose(s, expected.s[::-1], rtol=1e-9)
+    np.testing.assert_allclose((u * s) @ vt, (expected.U * expected.s) @ expected.Vt, atol=1e-8)
+
+
+@pytest.mark.parametrize("wide", [False, True])
+@pytest.mark.parametrize("form", ["sparse", "dense"])
+@pytest.mark.parametrize("options", [{}, {"scale": True}, {"center": False, "scale": True}], ids=str)
+def test_pca(client, wide, form, options):
+    rng = np.random.default_rng(1)
+    A = sp.random_array((160, 60), density=0.2, rng=rng).tocsr()
+    A = sp.csr_array(A.T) if wide else A
+    height = 10 if wide else 20
+    X = chunk(A, height) if form == "sparse" else da.from_array(A.toarray(), chunks=(height, 30))
+    found, expected = ff.pca(X, 4, **options), ff.pca(A.toarray(), 4, **options)
+    np.testing.assert_allclose((found.U * found.s) @ found.Vt, (expected.U * expected.s) @ expected.Vt, atol=1e-8)
+    for name in ("s", "mean", "scale", "frobenius_norm"):
+        np.testing.assert_allclose(getattr(found, name), getattr(expected, name), rtol=1e-9, atol=1e-14)
+
+
+@pytest.mark.parametrize(
+    ("function", "options", "message"),
+    [
+        (ff.svd, {"n_threads": 1}, "n_threads is not available where A is a Dask collection, got 1"),
+        (ff.pca, {"n_threads": 1}, "n_threads is not available where X is a Dask collection, got 1"),
+        (ff.svds, {"which": "SM"}, "which must be 'LM' where A is a Dask array, got 'SM'"),
+        (ff.svds, {"v0": np.ones(60)}, "v0 must be None where A is a Dask array"),
+        (ff.svds, {"k": 60}, "`k` must be an integer satisfying"),
+    ],
+)
+def test_what_decompositions_on_a_cluster_cannot_do_is_refused(client, function, options, message):
+    with pytest.raises(ValueError, match=message):
+        function(da.ones((120, 60), chunks=(30, 60)), **{"k": 3} | options)
 
 
 @pytest.mark.parametrize(

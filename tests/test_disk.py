@@ -194,6 +194,33 @@ def test_bad_sources(tmp_path, source, options, error, message):
     assert not (tmp_path / "grid").exists()
 
 
+@pytest.mark.parametrize("form", ["memory", "csr", "csc", "csv"])
+def test_building_keeps_to_max_memory(matrix, tmp_path, form):
+    source = matrix
+    if form in ("csr", "csc"):
+        source = tmp_path / "matrix.npz"
+        sp.save_npz(source, matrix.asformat(form))
+    elif form == "csv":
+        source = tmp_path / "table.csv"
+        write_table(source, matrix)
+    with pytest.raises(
+        MemoryError, match=r"max_memory is 20 MB, but building this grid needs [0-9]+ MB: 84 MB for pieces"
+    ):
+        ff.io.build_grid(source, tmp_path / "grid", max_memory="20MB")
+    assert not (tmp_path / "grid").exists()
+    assert ff.io.build_grid(source, tmp_path / "grid", max_memory="1GB").shape == matrix.shape
+    with pytest.raises(ValueError, match="max_memory must be a number of bytes"):
+        ff.io.build_grid(source, tmp_path / "grid", max_memory="much")
+
+
+def test_a_table_with_too_many_ids_is_refused_once_it_is_read(matrix, tmp_path, monkeypatch):
+    monkeypatch.setattr("fastfactor.io.building._PER_SIDE", 1e8)
+    write_table(tmp_path / "table.csv", matrix)
+    with pytest.raises(MemoryError, match="10,000 MB for numbers for each row and column"):
+        ff.io.build_grid(tmp_path / "table.csv", tmp_path / "grid", max_memory="1GB")
+    assert not (tmp_path / "grid").exists()
+
+
 @pytest.mark.parametrize("missing", ["indices", "format", "shape"])
 def test_a_damaged_npz_is_named(matrix, tmp_path, missing):
     sp.save_npz(tmp_path / "whole.npz", matrix)
@@ -383,3 +410,38 @@ def test_readers_keep_the_grid_they_opened(grid, matrix):
     expected = ff.fit(matrix, **PLAIN)
     ff.io.build_grid(2 * matrix, grid.folder)
     assert_same_model(ff.fit(grid, **PLAIN), expected)
+
+
+KILLED_FIT = """
+import os, signal, sys
+import fastfactor as ff
+from fastfactor.solvers import journal
+
+journal._PAUSE = journal._SHARE = 0.0
+calls = []
+
+def die(epoch):
+    calls.append(epoch)
+    if len(calls) == int(sys.argv[3]):
+        os.kill(os.getpid(), signal.SIGKILL)
+
+ff.fit(ff.io.open_grid(sys.argv[1]), 8, max_epochs=6, validation=0.2, callback=die, checkpoint=sys.argv[2])
+"""
+
+
+def test_a_killed_fit_of_a_grid_goes_on(matrix, grid, tmp_path):
+    """Twice killed in the final fit, once with a grid of held-out entries laid out beside the one in the folder."""
+    kept = tmp_path / "kept"
+    for after in (2, 3):
+        result = run_python(KILLED_FIT, grid.folder, kept, after)
+        assert result.returncode == -9, result.stderr
+    again, epochs = ff.io.open_grid(grid.folder), []
+    options = {"max_epochs": 6, "validation": 0.2}
+    model = ff.fit(again, 8, **options, checkpoint=kept, callback=lambda epoch: epochs.append(epoch.epoch))
+    assert epochs
+    assert epochs[0] > 1
+    assert_same_model(model, ff.fit(matrix, 8, **options))
+    assert sorted(os.listdir(grid.folder)) == sorted(os.listdir(again.folder))
+    other = ff.io.build_grid(2 * matrix, tmp_path / "other")
+    with pytest.raises(ValueError, match="X"):
+        ff.fit(other, 8, **options, checkpoint=kept)

@@ -534,3 +534,20 @@ def test_reading_under_constant_rewriting_gives_up(saved, monkeypatch):
     monkeypatch.setattr(folders, "read_manifest", read_manifest)
     with pytest.raises(ValueError, match="was written anew 20 times"):
         ff.load(saved)
+
+
+def test_a_model_that_went_and_came_back_is_read(saved, monkeypatch):
+    """Between manifest and arrays another model is saved, then this one again: the manifest is the same, yet new."""
+    open_array, turns = folders._open_array, iter(range(100))
+
+    def interfere(*args):
+        if next(turns):
+            return open_array(*args)
+        make_model(2.0).save(saved)
+        try:
+            return open_array(*args)
+        finally:
+            make_model().save(saved)
+
+    monkeypatch.setattr(folders, "_open_array", interfere)
+    assert_equal(ff.load(saved), make_model())

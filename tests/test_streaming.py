@@ -93,6 +93,23 @@ def test_a_grid_on_disk_is_decomposed(matrix, tmp_path):
     np.testing.assert_allclose(ff.svds(grid, K)[1], ff.svds(matrix, K)[1], rtol=1e-9)
 
 
+@pytest.mark.parametrize("form", ["csr", "csc"])
+@pytest.mark.parametrize("wide", [False, True])
+@pytest.mark.parametrize("options", [{}, {"scale": True}, {"center": False, "scale": True}], ids=str)
+def test_components_are_those_of_memory(matrix, tmp_path, monkeypatch, form, wide, options):
+    X = (matrix.T if wide else matrix).asformat(form)
+    X.data += 0.3
+    A = map_arrays(X, tmp_path / "arrays")
+    dropped = []
+    monkeypatch.setattr(mapped, "drop_pages", lambda array, *part: dropped.append(part))
+    found, expected = ff.pca(A, K, **options), ff.pca(X.toarray(), K, **options)
+    assert dropped
+    np.testing.assert_allclose(found.s, expected.s, rtol=1e-9)
+    np.testing.assert_allclose((found.U * found.s) @ found.Vt, (expected.U * expected.s) @ expected.Vt, atol=1e-8)
+    for name in ("mean", "scale", "frobenius_norm"):
+        np.testing.assert_allclose(getattr(found, name), getattr(expected, name), rtol=1e-10, atol=1e-14)
+
+
 def test_duplicates_count_as_their_sum(tmp_path):
     rng = np.random.default_rng(1)
     indices, indptr = rng.integers(0, 150, 6000).astype(np.int32), np.arange(0, 6001, 10).astype(np.int32)

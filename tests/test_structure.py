@@ -22,7 +22,7 @@ ROOMS = {
     "blas": {"threads"},
     "options": {"kernels", "exceptions"},
     "matrix": {"matrix", "kernels", "threads", "blas", "exceptions", "ids"},
-    "io": {"io", "matrix", "ids", "folders", "manifest", "kernels"},
+    "io": {"io", "matrix", "ids", "folders", "manifest", "kernels", "options"},
     "solvers": {"solvers", "matrix", "kernels", "threads", "blas", "options", "exceptions"},
 }
 TOP = {"api", "sklearn", "cli", "dask", "demo", "__main__", "__init__"}
@@ -52,7 +52,7 @@ def test_imports_go_one_way(path):
     room, imported = room_of(path), imports_of(ast.parse(path.read_text()))
     if room in ROOMS:
         assert imported <= ROOMS[room]
-    elif room not in TOP:
+    elif room not in TOP | {"handing"}:  # which hands calls on to dask/
         assert not imported & TOP
 
 

@@ -3,7 +3,20 @@
 import importlib
 from types import ModuleType
 
-NAMES = ("epochs", "time_to_rmse", "accuracy", "svd", "per_entry", "memory", "startup", "scaling", "files", "disk")
+NAMES = (
+    "epochs",
+    "time_to_rmse",
+    "accuracy",
+    "svd",
+    "per_entry",
+    "memory",
+    "startup",
+    "scaling",
+    "files",
+    "disk",
+    "dask",
+    "scale",
+)
 
 
 def load(name: str) -> ModuleType:

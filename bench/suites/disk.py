@@ -1,7 +1,7 @@
 """Fits of a grid on disk against the same fits in memory: time per epoch, peak of resident memory, equal bits.
 
-Each measurement runs in a process of its own that has compiled before. "cold" ones begin with nothing of the folder in
-the system's cache.
+Each measurement runs in a process of its own that has compiled before. In "cold" ones each epoch begins with nothing of
+the folder in the system's cache; "disk alone" is what reading the bytes of such an epoch takes without work on them.
 """
 
 import gc
@@ -9,6 +9,7 @@ import hashlib
 import os
 import tempfile
 import time
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -32,15 +33,16 @@ def run(recorder: Recorder) -> None:
         with tempfile.TemporaryDirectory(dir=os.environ.get("FASTFACTOR_BENCH_FOLDER")) as folder:
             matrix = generate.standard_ratings(size)
             np.savez(Path(folder) / "matrix.npz", data=matrix.data, indices=matrix.indices, indptr=matrix.indptr)
+            generate.write_table(matrix, Path(folder) / "table.parquet")
             if size != "100M":
-                generate.write_table(matrix, Path(folder) / "table.parquet")
+                generate.write_table(matrix, Path(folder) / "table.csv")
             sp.save_npz(Path(folder) / "scipy.npz", matrix, compressed=False)
             del matrix
             _compare(recorder, size, Path(folder))
 
 
 def _compare(recorder: Recorder, size: str, folder: Path) -> None:
-    for name in ("table.parquet", "scipy.npz"):
+    for name in ("table.parquet", "table.csv", "scipy.npz"):
         if (folder / name).exists():
             built = _in_new_process(f"measure_build({str(folder)!r}, {name!r})")
             recorder.add(size, f"build from {name.split('.')[1]}", "seconds", built["seconds"])
@@ -50,6 +52,7 @@ def _compare(recorder: Recorder, size: str, folder: Path) -> None:
     for _ in range(repeats):
         for name, samples in found.items():
             samples.append(_in_new_process(f"measure_fit({str(folder)!r}, {name!r}, {recorder.n_threads})"))
+    recorder.add(size, "disk alone", "read", [_read_blocks(folder / "grid") for _ in range(repeats)])
     medians = {}
     for name, samples in found.items():
         case = f"{size}, rank {RANK}"
@@ -80,11 +83,10 @@ def measure_fit(folder: str, where: str, n_threads: int) -> dict[str, Any]:
             indptr = arrays["indptr"]
             matrix = sp.csr_matrix((arrays["data"], arrays["indices"], indptr), shape=_shape(folder))
     else:
-        if where.endswith("cold"):
-            drop_from_cache(Path(folder) / "grid")
         matrix = ff.io.open_grid(Path(folder) / "grid")
+    forget = partial(drop_from_cache, Path(folder) / "grid") if where.endswith("cold") else None
     kept: list[Any] = []
-    growth, _ = _measure(lambda: kept.append(_fit(matrix, n_threads)))
+    growth, _ = _measure(lambda: kept.append(_fit(matrix, n_threads, forget and (lambda _: forget()))))
     model = kept[0]
     digest = hashlib.sha256(model.U.tobytes() + model.V.tobytes()).hexdigest()
     epochs = np.diff(np.concatenate(([0.0], model.history["seconds"])))[1:]
@@ -98,10 +100,23 @@ def drop_from_cache(folder: Path) -> None:
             os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
 
 
-def _fit(matrix: Any, n_threads: int) -> Any:
+def _read_blocks(folder: Path) -> float:
+    """Seconds that the disk needs for the blocks of a grid: the largest file, not in the system's cache."""
+    drop_from_cache(folder)
+    path, buffer = max(folder.iterdir(), key=lambda path: path.stat().st_size), bytearray(1 << 24)
+
+    def read() -> None:
+        with open(path, "rb", buffering=0) as file:
+            while file.readinto(buffer):
+                pass
+
+    return timing.time_call(read)
+
+
+def _fit(matrix: Any, n_threads: int, callback: Any = None) -> Any:
     import fastfactor as ff
 
-    options = {"max_epochs": 6, "regularization": 0.05, "validation": False}
+    options = {"max_epochs": 6, "regularization": 0.05, "validation": False, "callback": callback}
     return ff.fit(matrix, RANK, n_threads=n_threads, **options)
 
 

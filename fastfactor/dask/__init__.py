@@ -1,6 +1,6 @@
-"""`fit` and `svd` on a Dask cluster (extra `dask`)."""
+"""`fit`, `svd` and `pca` on a Dask cluster (extra `dask`)."""
 
-from fastfactor.dask.passes import svd
+from fastfactor.dask.passes import pca, svd
 from fastfactor.dask.running import fit
 
-__all__ = ["fit", "svd"]
+__all__ = ["fit", "pca", "svd"]

@@ -48,6 +48,20 @@ def retrying(work: Any) -> Any:
     raise AssertionError
 
 
+def spread(client: Any, n_parts: int) -> tuple[list[str], int]:
+    """Return a worker for each part of the rows, and into how many groups of neighbours the parts go.
+
+    There are as many groups as the workers have threads, rounded up to a power of two. Each group has one worker.
+    """
+    known = client.scheduler_info(n_workers=-1)["workers"]
+    if not known:
+        client.wait_for_workers(1)
+        known = client.scheduler_info(n_workers=-1)["workers"]
+    threads = [name for name in sorted(known) for _ in range(known[name]["nthreads"])]
+    n_groups = min(n_parts, 1 << (len(threads) - 1).bit_length())
+    return [threads[(i * n_groups // n_parts) % len(threads)] for i in range(n_parts)], n_groups
+
+
 @dataclass
 class Cluster:
     """The parts of a matrix on the workers of a client.
@@ -60,21 +74,36 @@ class Cluster:
     starts : (P + 1,) int64 array
         First row of each part.
     n_cols : int
+    n_groups : int
+        How many groups of parts have a worker each.
     """
 
     client: Any
     parts: list[Any]
     starts: NDArray[np.int64]
     n_cols: int
+    n_groups: int
 
     @property
     def shape(self) -> tuple[int, int]:
         """Shape of the matrix."""
         return int(self.starts[-1]), self.n_cols
 
+    @property
+    def groups(self) -> list[range]:
+        """Numbers of the parts of each group."""
+        size = len(self.parts) // self.n_groups
+        return [range(first, first + size) for first in range(0, len(self.parts), size)]
+
     def run(self, function: Any, *args: Any) -> list[Any]:
         """Return futures of function(part, *args) for each part."""
         return [self.client.submit(function, part, *args, pure=False) for part in self.parts]
+
+    def run_groups(self, function: Any, *args: Any) -> list[Any]:
+        """Return futures of function(parts, *args) for the parts of each group."""
+        return [
+            self.client.submit(function, [self.parts[b] for b in group], *args, pure=False) for group in self.groups
+        ]
 
     def gather(self, function: Any, *args: Any) -> list[Any]:
         """Return what function(part, *args) is for each part."""

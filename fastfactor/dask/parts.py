@@ -1,4 +1,4 @@
-"""What workers do: a part is some rows of the matrix, cut into tiles for `fit`, multiplied for `svd`.
+"""What workers hold: a part is some rows of the matrix; and what they do with it for `svd`.
 
 Each task computes on one thread, and its result depends on its arguments alone, so it may run anywhere, and again.
 """
@@ -12,31 +12,25 @@ import numpy as np
 import scipy.sparse as sp
 from numpy.typing import NDArray
 
-from fastfactor.kernels.gram import SparseRows, add_adjoint_sparse, add_gram_sparse, multiply_sparse
-from fastfactor.kernels.simd import Static
-from fastfactor.kernels.sweep import AHEAD, Blocks, sweep_stored
-from fastfactor.kernels.update import Factors, Step
+from fastfactor.blas import aligned_zeros, one_blas_thread, pad
+from fastfactor.matrix.centring import sum_squares
 from fastfactor.matrix.inputs import as_observations, is_sparse
-from fastfactor.matrix.operators import BLOCK, LANES
-from fastfactor.solvers.memory import copy_factors
-from fastfactor.threads import launch, using_threads
-
-_STRIPES = 32  # strips of columns, all tiles of a part together: entries of a row come in as many short runs
+from fastfactor.matrix.operators import BLOCK, N_SLICES, DenseOperand, Operand, SparseOperand, find_largest
+from fastfactor.threads import using_threads
 
 Array = NDArray[Any]
-RowState = tuple[Array, Array, float]  # factors, biases, and the summed loss of the epoch
-ColState = tuple[Array, Array]
 
 
 @dataclass(frozen=True)
 class Part:
-    """Some rows of a matrix, as CSR arrays, checked: see `Observations`.
+    """Some rows of a matrix, checked: see `Observations`.
 
     Attributes
     ----------
     number : int
         Which part it is.
-    matrix : scipy.sparse.csr_array
+    matrix : scipy.sparse.csr_array, or array
+        The latter where every entry of dense chunks counts.
     """
 
     number: int
@@ -80,7 +74,7 @@ def make_part(number: int, pieces: list[Any], n_rows: int, n_cols: int, missing_
         return Part(number, sp.csr_array((X.data, X.indices, X.indptr), shape=X.shape))
     if not all(map(is_sparse, pieces)):
         dense = np.concatenate([piece.toarray() if is_sparse(piece) else np.asarray(piece) for piece in pieces])
-        return Part(number, _from_dense(dense, missing_is_zero))
+        return Part(number, _as_finite(dense) if missing_is_zero else _from_dense(dense))
     whole: Any = sp.csr_array(sp.vstack(pieces, format="csr"))
     if whole.nnz:
         X = as_observations(whole, duplicates="sum" if missing_is_zero else "error")
@@ -88,9 +82,13 @@ def make_part(number: int, pieces: list[Any], n_rows: int, n_cols: int, missing_
     return Part(number, whole)
 
 
-def _from_dense(dense: Array, missing_is_zero: bool) -> Any:
-    if missing_is_zero and not np.isfinite(dense).all():
+def _as_finite(dense: Array) -> Array:
+    if not np.isfinite(dense).all():
         raise ValueError("X must not contain infinities or NaNs")
+    return np.ascontiguousarray(dense if dense.dtype.char in "fdFD" else dense.astype(np.float64))
+
+
+def _from_dense(dense: Array) -> Any:
     seen = ~np.isnan(dense)
     if not seen.any():
         return sp.csr_array(dense.shape, dtype=np.float32)
@@ -101,6 +99,9 @@ def _from_dense(dense: Array, missing_is_zero: bool) -> Any:
 def inspect_part(part: Part) -> Look:
     """Return sums and counts of a part."""
     X = part.matrix
+    if isinstance(X, np.ndarray):
+        square, none = float(np.linalg.norm(X.astype(np.result_type(X, np.float64)))) ** 2, np.empty(0, np.int64)
+        return Look(X.size, 0.0, square, find_largest(X), X.dtype, none, none)
     values = X.data.astype(np.result_type(X.data, np.float64))
     return Look(
         int(X.nnz),
@@ -113,72 +114,11 @@ def inspect_part(part: Part) -> Look:
     )
 
 
-@dataclass(frozen=True)
-class Tiles:
-    """A part, cut by columns: records (row, column, value) by strip of columns, then row; and what was held out."""
-
-    entries: list[Any]
-    held: tuple[Array, Array, Array]
-
-
-def lay_part(
-    part: Part, place: Array, col_starts: Array, shift: Any, scale: float, dtype: Any, seed: int, share: float
-) -> Tiles:
-    """Return the tiles of a part.
-
-    Parameters
-    ----------
-    place : (n_cols,) array
-        Position of each column in the order of the factors.
-    col_starts : (P + 1,) array
-        First position of each part of the columns.
-    shift, scale : number
-        What standardises the values.
-    seed, share
-        Which entries are held out, and how many of them.
-    """
-    X, columns = part.matrix, place[part.matrix.indices]
-    rows = np.repeat(np.arange(X.shape[0]), np.diff(X.indptr))
-    values = ((X.data - X.data.dtype.type(shift)) * X.data.real.dtype.type(1 / scale)).astype(dtype)
-    kept = np.random.default_rng([seed, 4, part.number]).random(len(values)) >= share
-    fields = np.dtype([("row", np.uint32), ("col", np.uint32), ("value", dtype)], align=True)
-    n_strips = max(1, _STRIPES // (len(col_starts) - 1))
-    stripe = np.searchsorted(col_starts, columns, side="right") - 1
-    entries = []
-    for c in range(len(col_starts) - 1):
-        chosen = np.flatnonzero((stripe == c) & kept)
-        strip = (columns[chosen] - col_starts[c]) * n_strips // (col_starts[c + 1] - col_starts[c])
-        chosen = chosen[np.argsort(strip.astype(np.uint8), kind="stable")]
-        tile = np.zeros(len(chosen) + int(AHEAD), np.dtype((np.record, fields)))
-        inside = tile[: len(chosen)]
-        inside["row"], inside["col"], inside["value"] = rows[chosen], columns[chosen] - col_starts[c], values[chosen]
-        entries.append(tile)
-    return Tiles(entries, (rows[~kept], columns[~kept], values[~kept]))
-
-
-def take_held(tiles: Tiles) -> tuple[Array, Array, Array]:
-    """Return rows (of the part), columns (in the order of the factors) and values that were held out."""
-    return tiles.held
-
-
-def sweep_tile(
-    tiles: Tiles, c: int, rows: RowState, cols: ColState, step: Step, spec: Any, is_first: bool
-) -> tuple[RowState, ColState]:
-    """Update on each entry of tile `c`, and return the factors; `is_first` in an epoch begins a new sum of losses."""
-    entries = tiles.entries[c]
-    factors = copy_factors(Factors(rows[0], cols[0], rows[1], cols[1]))  # what came is others' too
-    sizes = np.array([0, len(factors.U)]), np.array([0, len(factors.V)])
-    blocks = Blocks(entries, np.array([0, len(entries) - int(AHEAD)], np.uint64), *sizes)
-    losses = np.zeros((1, 1))
-    with using_threads(1):
-        launch(sweep_stored, factors, blocks, np.zeros(1, np.int64), losses, step, Static(spec))
-    loss = float(losses[0, 0]) + (0.0 if is_first else rows[2])
-    return (factors.U, factors.row_bias, loss), (factors.V, factors.col_bias)
-
-
-def _rows_of(part: Part, scale: float) -> SparseRows:
+def _as_operand(part: Part, scale: float) -> Operand:
     X = part.matrix
-    return SparseRows(X.indptr, X.indices, X.data, np.float64(scale), np.array([0, X.shape[0]], np.int64))
+    if isinstance(X, np.ndarray):
+        return DenseOperand(X, scale, 1)
+    return SparseOperand(X.indptr, X.indices, X.data, X.shape, scale)
 
 
 def _own(X: Array) -> Array:
@@ -186,34 +126,47 @@ def _own(X: Array) -> Array:
     return X if X.flags.writeable else X.copy()
 
 
-def gram_part(part: Part, X: Array, scale: float) -> Array:
-    """Return A^H (A X) for the part A."""
-    G = np.zeros((1, *X.shape), X.dtype)
-    with using_threads(1):
-        launch(add_gram_sparse, _rows_of(part, scale), _own(X), G, LANES)
-    return G[0]
+def add_tree(terms: list[Array], add: Any = np.add) -> Any:
+    """Return the sum of neighbours, and of neighbours of these: of equal parts the same bits whoever adds up which."""
+    while len(terms) > 1:
+        pairs = (terms[i : i + 2] for i in range(0, len(terms), 2))
+        terms = [add(*pair) if len(pair) > 1 else pair[0] for pair in pairs]
+    return terms[0]
 
 
-def multiply_part(part: Part, V: Array, scale: float) -> Array:
-    """Return A V for the part A."""
-    U = np.empty((part.matrix.shape[0], V.shape[1]), V.dtype)
-    with using_threads(1):
-        for q in range(V.shape[1] // BLOCK):
-            launch(multiply_sparse, _rows_of(part, scale), _own(V), U, q, LANES)
-    return U
+def gram_parts(parts: list[Part], X: Array, scale: float) -> Array:
+    """Return A^H (A X) for the rows A of some parts."""
+    n, wide = len(X), np.zeros((pad(len(X), 4), BLOCK), X.dtype)
+    wide[:n] = X
+    found = []
+    with using_threads(1), one_blas_thread():
+        for part in parts:
+            G = aligned_zeros((N_SLICES, *wide.shape), X.dtype)
+            _as_operand(part, scale).add_gram(wide, G)
+            found.append(G.sum(axis=0)[:n])
+    return np.asarray(add_tree(found))
 
 
-def scatter_part(part: Part, U: Array, scale: float) -> Array:
-    """Return A^H U for the part A."""
-    Z = np.empty((part.matrix.shape[1], U.shape[1]), U.dtype)
-    with using_threads(1):
-        for q in range(U.shape[1] // BLOCK):
-            G = np.zeros((1, len(Z), BLOCK), U.dtype)
-            launch(add_adjoint_sparse, _rows_of(part, scale), _own(U), G, q, LANES)
-            Z[:, q * BLOCK : (q + 1) * BLOCK] = G[0]
-    return Z
+def multiply_parts(parts: list[Part], V: Array, scale: float) -> Array:
+    """Return A V."""
+    with using_threads(1), one_blas_thread():
+        return np.concatenate([_as_operand(part, scale).multiply(_own(V)) for part in parts])
 
 
-def add_up(first: Array, second: Array) -> Array:
-    """Return the sum."""
-    return first + second
+def scatter_parts(parts: list[Part], U: Array, scale: float) -> Array:
+    """Return A^H U."""
+    cuts = np.split(_own(U), np.cumsum([part.matrix.shape[0] for part in parts])[:-1])
+    with using_threads(1), one_blas_thread():
+        products = [_as_operand(part, scale).adjoint(cut) for part, cut in zip(parts, cuts, strict=True)]
+    return np.asarray(add_tree(products))
+
+
+def triplets_parts(parts: list[Part], V: Array, inverse: Array, scale: float) -> tuple[Array, Array]:
+    """Return U = A V / s and A^H U, so that U need not come back."""
+    U = multiply_parts(parts, V, scale) * inverse
+    return U, scatter_parts(parts, U, scale)
+
+
+def deviations_of(part: Part, mean: Array) -> Array:
+    """Return the sum of |x - mean|^2 of each column."""
+    return sum_squares(part.matrix, mean)

@@ -2,24 +2,38 @@
 
 from __future__ import annotations
 
-import itertools
-from collections.abc import Sequence
+import contextlib
+from collections.abc import Iterator
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from fastfactor.blas import pad
 from fastfactor.dask.cluster import Cluster, retrying, using_client
-from fastfactor.dask.parts import add_up, gram_part, inspect_part, multiply_part, scatter_part
+from fastfactor.dask.parts import (
+    add_tree,
+    deviations_of,
+    gram_parts,
+    inspect_part,
+    multiply_parts,
+    scatter_parts,
+    triplets_parts,
+)
 from fastfactor.dask.sources import as_parts
-from fastfactor.decomposition import as_search, certify, choose_precision
-from fastfactor.matrix.operators import Operand, power_of_two
+from fastfactor.decomposition import as_components, as_search, certify, choose_precision
+from fastfactor.matrix.centring import centre, sum_columns
+from fastfactor.matrix.operators import Operand, invert, power_of_two
 from fastfactor.matrix.streaming import AdjointOperand
 from fastfactor.options import check_integer
-from fastfactor.results import SVDResult
-from fastfactor.solvers.dispatch import decompose_operand
+from fastfactor.results import PCAResult, SVDResult
+from fastfactor.solvers.dispatch import Decomposition, decompose_operand
+from fastfactor.solvers.triplets import Search
 
 Array = NDArray[Any]
+
+_N_PARTS = 8
 
 
 class DaskOperand(Operand):
@@ -32,45 +46,102 @@ class DaskOperand(Operand):
 
     def add_gram(self, X: Array, G: Array) -> None:
         """Add B^H B X to G."""
-        G[0, : self.n] += self._reduce(lambda: self.cluster.run(gram_part, self._share(X[: self.n]), self.scale))
+        G[0, : self.n] += self._reduce(
+            lambda: self.cluster.run_groups(gram_parts, self._share(X[: self.n]), self.scale)
+        )
 
     def multiply(self, V: Array) -> Array:
         """Return B V."""
 
         def work() -> Any:
-            return self.cluster.client.gather(self.cluster.run(multiply_part, self._share(V), self.scale))
+            return self.cluster.client.gather(self.cluster.run_groups(multiply_parts, self._share(V), self.scale))
 
         return np.concatenate(retrying(work))
 
     def adjoint(self, U: Array) -> Array:
         """Return B^H U."""
-        starts, client = self.cluster.starts, self.cluster.client
+        starts, client, parts = self.cluster.starts, self.cluster.client, self.cluster.parts
 
         def begin() -> list[Any]:
-            cuts = [np.ascontiguousarray(U[a:b]) for a, b in itertools.pairwise(starts)]
-            shared = client.scatter(cuts, hash=False)
+            groups = self.cluster.groups
+            cuts = [np.ascontiguousarray(U[starts[group[0]] : starts[group[-1] + 1]]) for group in groups]
             return [
-                client.submit(scatter_part, part, cut, self.scale, pure=False)
-                for part, cut in zip(self.cluster.parts, shared, strict=True)
+                client.submit(scatter_parts, [parts[b] for b in group], cut, self.scale, pure=False)
+                for group, cut in zip(groups, client.scatter(cuts, hash=False), strict=True)
             ]
 
         return np.asarray(self._reduce(begin))
+
+    def triplets(self, V: Array, s: Array) -> tuple[Array, Array]:
+        """Return U = B V / s and B^H U, in one task for each group."""
+
+        def work() -> Any:
+            shared = self._share(V[: self.n])
+            return self.cluster.client.gather(
+                self.cluster.run_groups(triplets_parts, shared, invert(s).astype(V.dtype), self.scale)
+            )
+
+        found = retrying(work)
+        U, Z = np.zeros((pad(self.m, 4), V.shape[1]), V.dtype), np.zeros_like(V)
+        np.concatenate([part for part, _ in found], out=U[: self.m])
+        Z[: self.n] = add_tree([part for _, part in found])
+        return U, Z
 
     def _share(self, X: Array) -> Any:
         return self.cluster.client.scatter(np.ascontiguousarray(X), broadcast=True, hash=False)
 
     def _reduce(self, begin: Any) -> Array:
-        def work() -> Any:
-            level: list[Any] = begin()
-            while len(level) > 1:
-                pairs: Sequence[Any] = [level[i : i + 2] for i in range(0, len(level), 2)]
-                level = [
-                    self.cluster.client.submit(add_up, *pair, pure=False) if len(pair) > 1 else pair[0]
-                    for pair in pairs
-                ]
-            return level[0].result()
+        """Return the sum of some futures, whose tree goes on where that of the parts of a group ended."""
 
-        return np.asarray(retrying(work))
+        def add(first: Any, second: Any) -> Any:
+            return self.cluster.client.submit(np.add, first, second, pure=False)
+
+        return np.asarray(retrying(lambda: add_tree(begin(), add).result()))
+
+
+@dataclass
+class Opened:
+    """A matrix on workers, ready for passes.
+
+    Attributes
+    ----------
+    cluster : Cluster
+    operand : Operand
+        Of the matrix, or of its adjoint.
+    is_adjoint : bool
+    dtype : dtype
+    norm : float
+        Frobenius norm.
+    """
+
+    cluster: Cluster
+    operand: Operand
+    is_adjoint: bool
+    dtype: np.dtype[Any]
+    norm: float
+
+
+@contextlib.contextmanager
+def _opening(X: Any, client: Any, n_parts: int, shape: Any) -> Iterator[Opened]:
+    n_parts = check_integer(n_parts, "n_parts", 1)
+    with using_client(client) as own:
+        cluster = Cluster(own, *as_parts(X, own, n_parts, shape, missing_is_zero=True))
+        looks = cluster.gather(inspect_part)
+        dtype = np.result_type(*(look.dtype for look in looks))
+        largest = max(look.largest for look in looks)
+        operand: Operand = DaskOperand(cluster, dtype, power_of_two(largest))
+        is_adjoint = operand.m < operand.n
+        if is_adjoint:
+            operand = AdjointOperand(operand)
+        scale = largest or 1.0
+        norm = scale * float(np.sqrt(sum(look.squares(scale) for look in looks)))
+        yield Opened(cluster, operand, is_adjoint, dtype, norm)
+
+
+def decompose(X: Any, search: Search, rng: np.random.Generator) -> Decomposition:
+    """Return triplets of a Dask array, as `solvers.dispatch.decompose` does of a matrix."""
+    with _opening(X, None, _N_PARTS, None) as opened:
+        return decompose_operand(opened.operand, opened.is_adjoint, search, rng)
 
 
 def svd(
@@ -78,7 +149,7 @@ def svd(
     k: int,
     *,
     client: Any = None,
-    n_parts: int = 8,
+    n_parts: int = _N_PARTS,
     shape: tuple[int, int] | None = None,
     tol: float | None = None,
     max_passes: int | None = None,
@@ -103,18 +174,52 @@ def svd(
     TypeError, ValueError, ImportError
         As for `fit` and `fastfactor.svd`.
     """
-    n_parts = check_integer(n_parts, "n_parts", 1)
-    with using_client(client) as own:
-        cluster = Cluster(own, *as_parts(X, own, n_parts, shape, missing_is_zero=True))
-        looks = cluster.gather(inspect_part)
-        real = choose_precision(looks[0].dtype, dtype)
+    with _opening(X, client, n_parts, shape) as opened:
+        real = choose_precision(opened.dtype, dtype)
+        search = as_search(opened.cluster, k, real, tol, max_passes, None)
+        found = decompose_operand(opened.operand, opened.is_adjoint, search, np.random.default_rng(seed))
+    return SVDResult(**certify(found, search, real), frobenius_norm=opened.norm)
+
+
+def pca(
+    X: Any,
+    k: int,
+    *,
+    client: Any = None,
+    n_parts: int = _N_PARTS,
+    shape: tuple[int, int] | None = None,
+    center: bool = True,
+    scale: bool = False,
+    tol: float | None = None,
+    max_passes: int | None = None,
+    seed: int = 0,
+    dtype: Any = None,
+) -> PCAResult:
+    """Compute k principal components of a matrix on a Dask cluster; see `fastfactor.pca`.
+
+    Parameters
+    ----------
+    X, client, n_parts, shape
+        As for `svd`.
+    k, center, scale, tol, max_passes, seed, dtype
+        As for `fastfactor.pca`.
+
+    Returns
+    -------
+    PCAResult
+
+    Raises
+    ------
+    TypeError, ValueError, ImportError
+        As for `fit` and `fastfactor.pca`.
+    """
+    with _opening(X, client, n_parts, shape) as opened:
+        cluster, operand, is_adjoint = opened.cluster, opened.operand, opened.is_adjoint
+        real = choose_precision(opened.dtype, dtype)
         search = as_search(cluster, k, real, tol, max_passes, None)
-        largest = max(look.largest for look in looks)
-        operand: Operand = DaskOperand(cluster, looks[0].dtype, power_of_two(largest))
-        is_adjoint = operand.m < operand.n
-        if is_adjoint:
-            operand = AdjointOperand(operand)
-        found = decompose_operand(operand, is_adjoint, search, np.random.default_rng(seed))
-        scale = largest or 1.0
-        norm = scale * float(np.sqrt(sum(look.squares(scale) for look in looks)))
-    return SVDResult(**certify(found, search, real), frobenius_norm=norm)
+        mean = sum_columns(operand, is_adjoint) / cluster.shape[0]
+        squares = add_tree(cluster.gather(deviations_of, mean)) if scale else None
+        centred = centre(lambda rng: operand, cluster.shape[0], mean, squares, opened.norm, center)
+        rng = np.random.default_rng(seed)
+        found = decompose_operand(centred.operand(rng, is_adjoint), is_adjoint, search, rng)
+    return as_components(found, centred, search, real, scale)

@@ -9,15 +9,19 @@ import numpy as np
 import scipy.sparse as sp
 from numpy.typing import NDArray
 
+from fastfactor.dask.cluster import spread
 from fastfactor.dask.parts import Part, make_part
 from fastfactor.matrix.inputs import check_shape, is_sparse
 from fastfactor.matrix.labelled import StoredGrid
 
-Parts = tuple[list[Any], NDArray[np.int64], int]
+Parts = tuple[list[Any], NDArray[np.int64], int, int]
 
 
 def as_parts(X: Any, client: Any, n_parts: int, shape: Any = None, *, missing_is_zero: bool = False) -> Parts:
-    """Return futures of the parts, the first row of each, and the number of columns.
+    """Return futures of the parts, the first row of each, the number of columns, and that of groups of parts.
+
+    There are as many parts as the largest power of two that is at most `n_parts`, the rows, the columns, and the chunks
+    of rows.
 
     Raises
     ------
@@ -35,21 +39,18 @@ def as_parts(X: Any, client: Any, n_parts: int, shape: Any = None, *, missing_is
     raise TypeError(f"X must be a Dask array, a Dask DataFrame or a grid on disk, got {type(X).__name__}")
 
 
-def _spread(client: Any, n_parts: int) -> list[Any]:
-    """Return a worker for each part, in turns."""
-    workers = sorted(client.scheduler_info(n_workers=-1)["workers"])
-    if not workers:
-        client.wait_for_workers(1)
-        workers = sorted(client.scheduler_info(n_workers=-1)["workers"])
-    return [workers[i % len(workers)] for i in range(n_parts)]
+def _count_parts(*limits: int) -> int:
+    return 1 << (min(limits).bit_length() - 1)
 
 
-def _submit(client: Any, function: Any, arguments: list[tuple[Any, ...]]) -> list[Any]:
-    workers = _spread(client, len(arguments))
-    return [
+def _submit(client: Any, function: Any, arguments: list[tuple[Any, ...]]) -> tuple[list[Any], int]:
+    """Return futures of the parts, and how many groups of them there are, each with a worker of its own."""
+    workers, n_groups = spread(client, len(arguments))
+    parts = [
         client.submit(function, *each, workers=[worker], allow_other_workers=True, pure=False)
         for each, worker in zip(arguments, workers, strict=True)
     ]
+    return parts, n_groups
 
 
 def _from_array(X: Any, client: Any, n_parts: int, missing_is_zero: bool) -> Parts:
@@ -59,14 +60,15 @@ def _from_array(X: Any, client: Any, n_parts: int, missing_is_zero: bool) -> Par
     blocks = client.compute(X.to_delayed().ravel().tolist())
     n_across = len(X.chunks[1])
     bands = [blocks[i : i + n_across] for i in range(0, len(blocks), n_across)]
-    groups = np.array_split(np.arange(len(bands)), min(n_parts, len(bands), X.shape[1]))
+    groups = np.array_split(np.arange(len(bands)), _count_parts(n_parts, len(bands), X.shape[1]))
     heights = np.array(X.chunks[0])
     sizes = [int(heights[group].sum()) for group in groups]
     arguments = [
         (number, [bands[i] for i in group], size, X.shape[1], missing_is_zero)
         for number, (group, size) in enumerate(zip(groups, sizes, strict=True))
     ]
-    return _submit(client, _join_bands, arguments), np.concatenate(([0], np.cumsum(sizes))), int(X.shape[1])
+    parts, n_groups = _submit(client, _join_bands, arguments)
+    return parts, np.concatenate(([0], np.cumsum(sizes))), int(X.shape[1]), n_groups
 
 
 def _join_bands(number: int, bands: list[list[Any]], n_rows: int, n_cols: int, missing_is_zero: bool) -> Part:
@@ -89,12 +91,13 @@ def _from_frame(X: Any, client: Any, n_parts: int, shape: Any) -> Parts:
         largest = client.gather([client.submit(_find_largest, each, pure=False) for each in partitions])
         shape = tuple(int(size) + 1 for size in np.max(largest, axis=0))
     shape = check_shape(shape, "shape")
-    starts = np.linspace(0, shape[0], min(n_parts, *shape) + 1).astype(np.int64)
+    starts = np.linspace(0, shape[0], _count_parts(n_parts, *shape) + 1).astype(np.int64)
     split = [client.submit(_split_frame, each, starts, shape, pure=False) for each in partitions]
     arguments = [
         (number, split, int(starts[number + 1] - starts[number]), shape[1]) for number in range(len(starts) - 1)
     ]
-    return _submit(client, _join_triplets, arguments), starts, shape[1]
+    parts, n_groups = _submit(client, _join_triplets, arguments)
+    return parts, starts, shape[1], n_groups
 
 
 def _find_largest(frame: Any) -> tuple[int, int]:
@@ -119,12 +122,16 @@ def _join_triplets(number: int, split: list[list[tuple[Any, Any, Any]]], n_rows:
 
 
 def _from_grid(X: StoredGrid, client: Any, n_parts: int) -> Parts:
-    n_parts, indptr = min(n_parts, *X.shape), X.observations.indptr
-    edges = np.searchsorted(indptr, np.linspace(0, int(indptr[-1]), n_parts + 1)[1:-1])
-    starts = np.unique(np.concatenate(([0], edges, [X.shape[0]]))).astype(np.int64)
+    n_parts, indptr = _count_parts(n_parts, *X.shape), X.observations.indptr
+    turn = np.arange(n_parts + 1)
+    starts = np.searchsorted(indptr, np.linspace(0, int(indptr[-1]), n_parts + 1)).astype(np.int64)
+    starts[0], starts[-1] = 0, X.shape[0]
+    starts = np.maximum.accumulate(starts - turn) + turn  # no part without a row
+    starts = np.minimum(starts, X.shape[0] - n_parts + turn)
     folder = Path(X.folder).resolve()
     arguments = [(i, folder, int(starts[i]), int(starts[i + 1])) for i in range(len(starts) - 1)]
-    return _submit(client, _read_rows, arguments), starts, X.shape[1]
+    parts, n_groups = _submit(client, _read_rows, arguments)
+    return parts, starts, X.shape[1], n_groups
 
 
 def _read_rows(number: int, folder: Path, start: int, stop: int) -> Part:

@@ -5,6 +5,7 @@ What is larger than memory goes from the source through files without names into
 
 from __future__ import annotations
 
+import errno
 import os
 import zipfile
 from collections.abc import Sequence
@@ -18,6 +19,7 @@ from numpy.typing import NDArray
 
 from fastfactor.folders import locking, read_folder, replace_content, write_array, writing, writing_array
 from fastfactor.io.checking import as_stored
+from fastfactor.io.matrices import DAMAGE, check_archive, read_header
 from fastfactor.io.reading import MATRICES, Path_, plan_reading, read
 from fastfactor.io.spilling import (
     Spilling,
@@ -31,9 +33,19 @@ from fastfactor.io.tables import collect
 from fastfactor.manifest import GRID, Encoder, StoredArray, refer
 from fastfactor.matrix.disk_grid import Plan
 from fastfactor.matrix.grid import convert
-from fastfactor.matrix.inputs import Observations, as_observations, check_indptr, check_shape, inspect_csr
+from fastfactor.matrix.inputs import Observations, as_observations, check_shape, inspect_csr
 from fastfactor.matrix.labelled import Labelled, StoredGrid
 from fastfactor.matrix.mapped import ArrayFile, Scratch, walk_rows
+from fastfactor.matrix.sizes import measure
+from fastfactor.matrix.structure import check_indptr
+from fastfactor.options import check_memory, refuse_beyond
+
+# What building takes: measured from 5 to 100 million entries (docs/out_of_core.md).
+_PIECES = 84e6  # 40 bytes for each entry of a piece
+_BATCHES = 3e8  # of a table: as Arrow has them, as they are read, and what its allocator keeps
+_PER_SIDE = 100  # bytes for each row and column
+
+_NO_ROOM = (errno.ENOSPC, errno.EFBIG, errno.EDQUOT)
 
 Labels = tuple[Any, Any, int]  # ids of rows, of columns, and how many bad lines there were
 
@@ -52,6 +64,7 @@ def build_grid(
     header: bool | None = None,
     integer_ids: bool = False,
     dtype: Any = None,
+    max_memory: float | str | None = None,
 ) -> StoredGrid:
     """Put a matrix into a folder, laid out for sweeps, for fits and decompositions that need little memory.
 
@@ -74,6 +87,9 @@ def build_grid(
         Of triplets in memory.
     format, columns, on_bad_line, delimiter, header, integer_ids, dtype
         As for `read`.
+    max_memory : int or str, optional
+        Bytes, or text like "400MB", that building may take beyond what the process has, ids not counted. How many rows
+        and columns a table has is known once it has been read: it may be refused then, before a grid is laid out.
 
     Returns
     -------
@@ -84,6 +100,8 @@ def build_grid(
     ------
     TypeError, ValueError
         If an argument or the source is bad, as `read` and `fit` say it.
+    MemoryError
+        If it would take more than `max_memory`; the message says how much.
     BlockingIOError
         If another process writes to the folder.
     OSError
@@ -100,7 +118,7 @@ def build_grid(
     """
     if isinstance(seed, bool) or not isinstance(seed, int | np.integer) or seed < 0:
         raise ValueError(f"seed must be an integer of at least 0, got {seed!r}")
-    target = Path(folder)
+    target, limit = Path(folder), check_memory(max_memory)
     reading: dict[str, Any] = {
         "format": format,
         "columns": columns,
@@ -114,7 +132,7 @@ def build_grid(
         given = [name for name, value in reading.items() if value not in (None, "error", False)]
         if given:
             raise ValueError(f"{given[0]} is for files, but source is a {type(source).__name__}")
-        X, labels = _observe_memory(source, shape, duplicates)
+        X, labels = _observe_memory(source, shape, duplicates, limit)
         with writing(target, wait=False):
             _write(target, X, labels, int(seed))
         return open_grid(target)
@@ -123,16 +141,29 @@ def build_grid(
     plan = plan_reading(source, mapped=False, **reading)
     with writing(target, wait=False):
         if plan.kind not in MATRICES:
+            _check_room(limit, (0, 0), _BATCHES)
             triplets, ids = collect(
                 plan.sources, plan.columns, plan.faults, partial(Spilling, folder=target), **plan.options
             )
+            _check_room(limit, triplets.shape, _BATCHES)
             X, labels = _observe_triplets(triplets, duplicates, target), (*ids, plan.faults.n_skipped)
         elif plan.kind == "npz":
-            X, labels = _observe_npz(plan.paths[0], dtype, duplicates, target)
+            X, labels = _observe_npz(plan.paths[0], dtype, duplicates, target, limit)
         else:
-            X, labels = _observe_memory(read(source, format=format, dtype=dtype), None, duplicates)
+            X, labels = _observe_memory(read(source, format=format, dtype=dtype), None, duplicates, limit)
         _write(target, X, labels, int(seed))
     return open_grid(target)
+
+
+def _check_room(limit: float, shape: tuple[int, int], batches: float = 0.0, matrix: float = 0.0) -> None:
+    """Raise a MemoryError if building would take more than `limit` bytes."""
+    needed = {
+        "pieces of the entries": _PIECES,
+        "batches of the table": batches,
+        "the matrix": matrix,
+        "numbers for each row and column": _PER_SIDE * sum(shape),
+    }
+    refuse_beyond(limit, needed, what="building this grid")
 
 
 def open_grid(folder: Path_, *, verify: bool = False) -> StoredGrid:
@@ -201,7 +232,10 @@ def _is_path(source: Any) -> bool:
     )
 
 
-def _observe_memory(source: Any, shape: Any, duplicates: str) -> tuple[Observations, Labels]:
+def _observe_memory(source: Any, shape: Any, duplicates: str, limit: float) -> tuple[Observations, Labels]:
+    size = measure(source, shape) if limit < np.inf else None
+    if size is not None:
+        _check_room(limit, size.shape, 0.0, size.peak)
     X = as_observations(source, shape=shape, duplicates=duplicates, name="source")
     if isinstance(source, Labelled):
         return X, (source.row_labels, source.col_labels, source.n_skipped)
@@ -220,34 +254,31 @@ def _observe_triplets(triplets: TripletFiles, duplicates: str, folder: Path) -> 
 def _unpack(archive: zipfile.ZipFile, name: str, folder: Path) -> ArrayFile:
     """Copy an array of a .npz file to a file without a name."""
     with archive.open(f"{name}.npy") as stream:
-        version = np.lib.format.read_magic(stream)
-        read_header = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}
-        if version not in read_header:
-            raise ValueError(f"{name}.npy has version {version}")
-        shape, _, dtype = read_header[version](stream)
+        shape, dtype = read_header(stream)
         if len(shape) != 1 or dtype.kind not in "biufc":
             raise ValueError(f"{name}.npy holds {shape} of {dtype}")
         file = Scratch(folder, dtype)
         for start, stop in pieces(shape[0]):
-            block = stream.read((stop - start) * dtype.itemsize)
-            file.append(np.frombuffer(block, dtype))
-        if file.n != shape[0]:
-            raise ValueError(f"{name}.npy is cut short")
+            file.append(np.frombuffer(stream.read((stop - start) * dtype.itemsize), dtype))
     return file
 
 
-def _observe_npz(path: Path, dtype: Any, duplicates: str, folder: Path) -> tuple[Observations, Labels]:
+def _observe_npz(path: Path, dtype: Any, duplicates: str, folder: Path, limit: float) -> tuple[Observations, Labels]:
     """Read a sparse matrix: as CSR or COO piece by piece, in other formats as a whole."""
     try:
         with zipfile.ZipFile(path) as archive:
+            check_archive(archive)
             kind = archive.read("format.npy")[-3:]
             if kind not in (b"csr", b"coo"):
-                return _observe_memory(read(path, format="npz", dtype=dtype), None, duplicates)
+                return _observe_memory(read(path, format="npz", dtype=dtype), None, duplicates, limit)
             with archive.open("shape.npy") as stream:
                 shape = check_shape(np.lib.format.read_array(stream, allow_pickle=False), "source")
+            _check_room(limit, shape)
             names = ("indptr", "indices", "data") if kind == b"csr" else ("row", "col", "data")
             parts = [_unpack(archive, name, folder) for name in names]
-    except (KeyError, EOFError, zipfile.BadZipFile, ValueError) as error:
+    except DAMAGE as error:
+        if isinstance(error, OSError) and error.errno in _NO_ROOM:  # on the disk that is written to
+            raise
         raise ValueError(f"{path} is damaged or no sparse matrix of scipy: {error}") from None
     if dtype is not None:
         parts[2] = convert_file(parts[2], np.dtype(dtype), folder)

@@ -1,11 +1,10 @@
-"""`read` and `from_frame`: which format, checked arguments, and the formats that scipy and NumPy read themselves."""
+"""`read` and `from_frame`: which format, and checked arguments."""
 
 from __future__ import annotations
 
 import os
-import zipfile
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -14,9 +13,11 @@ import scipy.sparse as sp
 
 from fastfactor.ids import Ids
 from fastfactor.io.collecting import UNKNOWN, Faults
+from fastfactor.io.matrices import read_matrix
 from fastfactor.io.tables import ArrowSource, FrameSource, ParquetSource, collect
 from fastfactor.io.text import TextSource
 from fastfactor.matrix.labelled import Labelled
+from fastfactor.matrix.structure import as_array
 
 FORMATS = {
     ".csv": "csv",
@@ -116,7 +117,8 @@ def read(
         dtype=dtype,
     )
     if plan.kind in MATRICES:
-        return _read_matrix(plan.paths[0], plan.kind, dtype)
+        found = read_matrix(plan.paths[0], plan.kind)
+        return found if dtype is None else replace(found, matrix=found.matrix.astype(_check_dtype(dtype)))
     return collect(plan.sources, plan.columns, plan.faults, **plan.options)
 
 
@@ -227,6 +229,10 @@ def label(X: Any, row_ids: Iterable[Any] | None = None, col_ids: Iterable[Any] |
     >>> X.row_ids.tolist(), X.col_ids.tolist()
     (['ann', 'bob'], [7, 8, 9])
     """
+    if not sp.issparse(X):
+        X = as_array(X, "X")
+    if X.ndim != 2:
+        raise ValueError(f"X must be 2-D, got shape {X.shape}")
     labels = [None if ids is None else Ids.of(ids) for ids in (row_ids, col_ids)]
     for name, ids, size in zip(("row_ids", "col_ids"), labels, X.shape, strict=True):
         if ids is not None and len(ids) != size:
@@ -315,21 +321,3 @@ def _refuse_given(kind: str, given: dict[str, Any]) -> None:
     for name, value in given.items():
         if value is not None:
             raise ValueError(f"{name} has no meaning for a file of format {kind}, got {value!r}")
-
-
-def _read_matrix(path: Path, kind: str, dtype: Any) -> Labelled:
-    try:
-        if kind == "npz":
-            with open(path, "rb") as file:
-                matrix = sp.load_npz(file)
-        elif kind == "npy":
-            matrix = np.lib.format.open_memmap(path, mode="r")
-        else:
-            from scipy.io import mmread  # registers a thread pool of its own, so only where it is needed
-
-            matrix = mmread(path, spmatrix=False)
-    except (ValueError, KeyError, OSError, EOFError, OverflowError, zipfile.BadZipFile) as error:
-        raise ValueError(f"{path} is damaged or no {kind} file: {error}") from None
-    if matrix.ndim != 2:
-        raise ValueError(f"{path} holds an array of shape {matrix.shape}, not a matrix")
-    return Labelled(matrix if dtype is None else matrix.astype(_check_dtype(dtype)), matrix.shape)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
@@ -13,6 +14,7 @@ from numpy.typing import NDArray
 from fastfactor.io.arrow import load_pyarrow, naming
 from fastfactor.io.collecting import Collector, Faults
 
+_LINES_PER_BYTE = 64  # of a file that packs well; room grows where it packs better
 _BATCH = 1 << 20  # lines: a whole row group of most files, whose dictionary then comes once
 
 Columns = tuple[Any, ...]
@@ -107,8 +109,10 @@ class ParquetSource:
         if twice := [name for name in wanted if self.names.count(name) > 1]:
             raise ValueError(f"{self.path} has several columns {twice[0]!r}")
         # Text that lies as a dictionary in the file is never spelled out; for other types this asks for nothing.
-        with pq.ParquetFile(self.path, read_dictionary=wanted[:2], memory_map=self.mapped) as file:
-            add_batches(file.iter_batches(_BATCH, columns=wanted), wanted, wanted, collector)
+        # What is read ahead ("pre_buffer") stays in memory until the file is closed: in the end the whole file.
+        with pq.ParquetFile(self.path, read_dictionary=wanted[:2], memory_map=self.mapped, pre_buffer=False) as file:
+            batches = map(partial(_checked, places=range(len(wanted))), file.iter_batches(_BATCH, columns=wanted))
+            add_batches(batches, wanted, wanted, collector)
 
 
 class ArrowSource:
@@ -141,7 +145,7 @@ class ArrowSource:
 
 
 def _checked(batch: Any, places: Sequence[int]) -> Any:
-    """Return some columns, after a look at every offset and index: Arrow follows what it maps blindly."""
+    """Return some columns, after a look at every offset and index: Arrow follows what a file says blindly."""
     chosen = batch.select(list(places))
     chosen.validate(full=True)
     return chosen
@@ -176,6 +180,12 @@ def describe(source: Any) -> str:
     return str(getattr(source, "path", "the frame"))
 
 
+def _foresee(source: Any) -> int:
+    """Return for how many lines to make room at first: what a file says, but no more than its size makes credible."""
+    path = getattr(source, "path", None)
+    return int(source.n_lines if path is None else min(source.n_lines, _LINES_PER_BYTE * os.path.getsize(path)))
+
+
 def collect(
     sources: Sequence[Any],
     columns: Columns | None,
@@ -190,7 +200,7 @@ def collect(
         places = choose_columns(source.names, columns, faults.source)
         if collector is None:
             names = source.names[places[0]], source.names[places[1]]
-            capacity = sum(each.n_lines for each in sources)
+            capacity = sum(map(_foresee, sources))
             collector = make(names, faults, capacity=capacity, **options)
         with naming(faults.source):
             source.feed(places, collector)

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from fastfactor.io.arrow import load_pyarrow, naming
 from fastfactor.io.collecting import Collector, Faults
 
-_BLOCK = 1 << 24  # bytes read at a time
+_BLOCK = 1 << 22  # bytes read at a time; pyarrow reads up to 32 of them ahead
 _HEAD = 1 << 16  # bytes that the first line is looked for in
 _SHOWN = 60  # of a bad field in a message
 

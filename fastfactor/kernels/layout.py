@@ -207,9 +207,9 @@ def fill_blocks(matrix, weights, row_order, col_place, blocks, standard, held_ou
     seed, threshold = held_out
     held_starts, held_rows, held_cols, held_values = held
     entries, row_starts = blocks.entries, blocks.row_starts
-    B = len(row_starts) - 1
-    for b in prange(B):
-        cursor = blocks.offsets[B * b : B * b + B].copy()
+    n_across = len(blocks.col_starts) - 1
+    for b in prange(len(row_starts) - 1):
+        cursor = blocks.offsets[n_across * b : n_across * (b + 1)].copy()
         h = held_starts[b]
         for p in range(row_starts[b], row_starts[b + 1]):
             r = row_order[p]
@@ -234,3 +234,19 @@ def fill_blocks(matrix, weights, row_order, col_place, blocks, standard, held_ou
                     entry.col = local[j]
                     entry.value = x
                     set_weight(entry, weights, i)
+
+
+@parallel_kernel
+def count_strays(blocks, d, strays):
+    """Count the entries of each block of diagonal `d` that lie outside its stripes: a sweep would follow them."""
+    rows, cols = blocks.row_starts, blocks.col_starts
+    B = len(rows) - 1
+    for b in prange(B):
+        c = (b + d) % B
+        height, width = rows[b + 1] - rows[b], cols[c + 1] - cols[c]
+        found = 0
+        for i in range(blocks.offsets[B * b + c], blocks.offsets[B * b + c + 1]):
+            entry = blocks.entries[i]
+            if entry.row >= height or entry.col >= width:
+                found += 1
+        strays[b] = found

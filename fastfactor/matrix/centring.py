@@ -2,15 +2,25 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import scipy.sparse as sp
 from numpy.typing import NDArray
 
 from fastfactor.matrix.inputs import is_sparse
-from fastfactor.matrix.operators import Operand, as_operand, check_finite_matrix, frobenius_norm
+from fastfactor.matrix.operators import (
+    BLOCK,
+    Operand,
+    as_operand,
+    check_finite_matrix,
+    find_largest,
+    frobenius_norm,
+    power_of_two,
+)
+from fastfactor.matrix.streaming import as_stream, is_stream, measure_stream, walk_pieces
+from fastfactor.matrix.structure import widen_integers
 
 Array = NDArray[Any]
 
@@ -18,73 +28,90 @@ SMALL = 100_000  # entries up to which a sparse matrix may as well be dense
 
 
 class CentredOperand(Operand):
-    """B - p q^H for vectors p and q, without forming it."""
+    """(X - 1 mean^T) / deviation, without forming it, from X as an operand; or its adjoint, when X's was given.
 
-    def __init__(self, base: Operand, p: Array, q: Array) -> None:
-        self.base, self.p, self.q = base, p.astype(base.dtype)[:, None], q.astype(base.dtype)[:, None]
+    Parameters
+    ----------
+    base : Operand
+    is_adjoint : bool
+        Whether `base` is the adjoint of X.
+    mean, deviation : (n_cols,) arrays
+    """
+
+    def __init__(self, base: Operand, is_adjoint: bool, mean: Array, deviation: Array) -> None:
+        self.base, self.is_adjoint = base, is_adjoint
         self.m, self.n, self.dtype, self.scale = base.m, base.n, base.dtype, base.scale
+        ones: Array = np.ones((base.n if is_adjoint else base.m, 1), base.dtype)
+        offset: Array = ((mean / deviation).conj() * base.scale).astype(base.dtype)[:, None]
+        self.p, self.q = (offset, ones) if is_adjoint else (ones, offset)
+        self.deviation = deviation[:, None]
 
     def multiply(self, V: Array) -> Array:
-        """Return B V - p (q^H V)."""
-        return np.asarray(self.base.multiply(V) - self.p @ (self.q.conj().T @ V))
+        """Return B V - p (q^H V), B being divided by the deviations."""
+        d, q = self.deviation, self.q.conj().T @ V
+        product = self.base.multiply(V) / d if self.is_adjoint else self.base.multiply(V / d)
+        return np.asarray(product - self.p @ q)
 
     def adjoint(self, U: Array) -> Array:
         """Return B^H U - q (p^H U)."""
-        return np.asarray(self.base.adjoint(U) - self.q @ (self.p.conj().T @ U))
+        d, p = self.deviation, self.p.conj().T @ U
+        product = self.base.adjoint(U / d) if self.is_adjoint else self.base.adjoint(U) / d
+        return np.asarray(product - self.q @ p)
 
 
 @dataclass
 class Centred:
-    """A matrix (X - 1 mean^T) / scale.
+    """A matrix (X - 1 mean^T) / scale, where X is what was handed in times `unit`.
 
     Attributes
     ----------
     mean, scale : (n_cols,) arrays
     norm : float
         Its Frobenius norm.
+    unit : float
+        A power of two by which squares neither overflow nor vanish; mostly 1.
     dense : array or None
         The matrix itself, when it was formed.
-    scaled : sparse array or None
-        X / scale, when it was not.
+    base : callable or None
+        From a random generator to X as an operand (its adjoint when it is wide), when it was not.
     """
 
     mean: Array
     scale: Array
     norm: float
+    unit: float
     dense: Array | None
-    scaled: Any
-    n_threads: int
+    base: Callable[[np.random.Generator], Operand] | None
 
-    def operand(self, rng: np.random.Generator) -> Operand:
+    def operand(self, rng: np.random.Generator, is_adjoint: bool) -> Operand:
         """Return it as an Operand (its adjoint when it is wide)."""
-        base = as_operand(self.scaled, self.n_threads, rng)
-        m, n = self.scaled.shape
-        offset = (self.mean / self.scale).conj() * base.scale
-        if m >= n:
-            return CentredOperand(base, np.ones(m), offset)
-        return CentredOperand(base, offset, np.ones(m))
+        assert self.base is not None
+        return CentredOperand(self.base(rng), is_adjoint, self.mean, self.scale)
 
 
-def _moments(X: Any, center: bool, scale: bool) -> tuple[Array, Array]:
-    """Return what to subtract from and divide each column by; variances are summed about the mean."""
-    n_rows, n_cols = X.shape
-    dtype = np.result_type(X.dtype, np.float64)
-    sums = np.asarray(X.sum(axis=0, dtype=dtype)).ravel()
-    mean = sums / n_rows
-    deviation = np.ones(n_cols)
-    if scale:
-        if is_sparse(X):
-            C = X.tocsc()
-            counts = np.diff(C.indptr)
-            squares = np.abs(C.data - np.repeat(mean, counts)) ** 2
-            column = np.repeat(np.arange(n_cols), counts)
-            variance = np.bincount(column, squares, n_cols) + (n_rows - counts) * np.abs(mean) ** 2
-        else:
-            variance = (np.abs(X - mean) ** 2).sum(axis=0)
-        deviation = np.sqrt(variance / n_rows)
-        tiny = 10 * np.finfo(np.float64).eps * np.abs(mean)
-        deviation[deviation <= tiny] = 1.0
-    return (mean if center else np.zeros_like(mean)), deviation
+def sum_columns(operand: Operand, is_adjoint: bool) -> Array:
+    """Return the sums of X's columns, by a product with ones."""
+    ones = np.zeros((operand.n if is_adjoint else operand.m, BLOCK), operand.dtype)
+    ones[:, 0] = 1
+    product = operand.multiply(ones).conj() if is_adjoint else operand.adjoint(ones).conj()
+    return np.asarray(product[:, 0] / operand.scale)
+
+
+def sum_squares(X: Any, mean: Array) -> Array:
+    """Return the sum of |x - mean|^2 of each column of an array or a CSR matrix without duplicates."""
+    if not is_sparse(X):
+        return np.asarray((np.abs(X - mean) ** 2).sum(axis=0))
+    squares = np.abs(X.data - mean[X.indices]) ** 2
+    counts = np.bincount(X.indices, minlength=X.shape[1])
+    return np.bincount(X.indices, squares, X.shape[1]) + (X.shape[0] - counts) * np.abs(mean) ** 2
+
+
+def _find_deviation(squares: Array, mean: Array, n_rows: int, unit: float) -> Array:
+    """Return standard deviations from sums of squares about the mean; `unit` for constant columns."""
+    deviation = np.sqrt(squares / n_rows)
+    tiny = 10 * np.finfo(np.float64).eps * np.abs(mean)
+    deviation[deviation <= tiny] = unit
+    return np.asarray(deviation)
 
 
 def centre_columns(X: Any, center: bool, scale: bool, n_threads: int, needs_dense: bool) -> Centred:
@@ -95,17 +122,82 @@ def centre_columns(X: Any, center: bool, scale: bool, n_threads: int, needs_dens
     ValueError
         If X contains infinities or NaNs.
     """
-    check_finite_matrix(X)
+    is_small = needs_dense or X.shape[0] * X.shape[1] <= SMALL
+    if is_stream(X) and not is_small:
+        return _centre_stream(X, center, scale)
     if is_sparse(X):
-        X = X.tocsr()
+        X = widen_integers(X).tocsr()
         X = X if X.has_canonical_format else _canonical(X)
-    mean, deviation = _moments(X, center, scale)
-    if not is_sparse(X) or needs_dense or X.shape[0] * X.shape[1] <= SMALL:
-        dense = ((X.toarray() if is_sparse(X) else X) - mean) / deviation
-        return Centred(mean, deviation, frobenius_norm(dense) or 0.0, dense, None, n_threads)
-    scaled = sp.csr_array(X @ sp.diags_array(1.0 / deviation)) if scale else X
-    total = (frobenius_norm(scaled) or 0.0) ** 2 - X.shape[0] * float(np.sum(np.abs(mean / deviation) ** 2))
-    return Centred(mean, deviation, float(np.sqrt(max(total, 0.0))), None, scaled, n_threads)
+    check_finite_matrix(X)
+    unit = power_of_two(find_largest(X.data if is_sparse(X) else X))
+    if unit != 1.0:
+        X = X.astype(np.result_type(X.dtype, np.float64)) * unit
+    n_rows = X.shape[0]
+    mean = np.asarray(X.sum(axis=0, dtype=np.result_type(X.dtype, np.float64))).ravel() / n_rows
+    squares = sum_squares(X, mean) if scale else None
+    if not is_sparse(X) or is_small:
+        deviation = np.ones(X.shape[1]) if squares is None else _find_deviation(squares, mean, n_rows, unit)
+        shift = mean if center else np.zeros_like(mean)
+        dense = ((X.toarray() if is_sparse(X) else X) - shift) / deviation
+        return Centred(shift, deviation, frobenius_norm(dense) or 0.0, unit, dense, None)
+    norm = frobenius_norm(X) or 0.0
+    return centre(lambda rng: as_operand(X, n_threads, rng), n_rows, mean, squares, norm, center, unit)
+
+
+def centre(
+    base: Callable[[np.random.Generator], Operand],
+    n_rows: int,
+    mean: Array,
+    squares: Array | None,
+    norm: float,
+    center: bool,
+    unit: float = 1.0,
+) -> Centred:
+    """Return a matrix centred implicitly.
+
+    Parameters
+    ----------
+    base : callable
+        See `Centred`.
+    n_rows : int
+    mean : (n_cols,) array
+    squares : (n_cols,) array or None
+        About the mean, where the columns are to be scaled.
+    norm : float
+        Frobenius norm of X.
+    center : bool
+    unit : float
+        See `Centred`.
+    """
+    kept = mean if center else np.zeros_like(mean)
+    if squares is None:
+        total = norm**2 - n_rows * float(np.sum(np.abs(kept) ** 2))
+        return Centred(kept, np.ones(len(mean)), float(np.sqrt(max(total, 0.0))), unit, None, base)
+    deviation = _find_deviation(squares, mean, n_rows, unit)
+    total = float(np.sum((squares + n_rows * np.abs(mean - kept) ** 2) / deviation**2))
+    return Centred(kept, deviation, float(np.sqrt(total)), unit, None, base)
+
+
+def _centre_stream(X: Any, center: bool, scale: bool) -> Centred:
+    """Centre what lies in files: one reading for the means, one for the deviations."""
+    is_adjoint = X.shape[0] < X.shape[1]
+    operand = as_stream(X, is_adjoint)
+    mean = sum_columns(operand, is_adjoint) / X.shape[0]
+    squares = _sum_stream(walk_pieces(X), X, mean) if scale else None
+    return centre(lambda rng: operand, X.shape[0], mean, squares, measure_stream(X), center)
+
+
+def _sum_stream(pieces: Iterable[tuple[int, int, Any]], X: Any, mean: Array) -> Array:
+    squares = np.zeros(X.shape[1])
+    for start, stop, piece in pieces:
+        if X.format == "csr":
+            squares += sum_squares(piece, mean)
+        else:  # the piece holds columns, as rows
+            column = np.repeat(np.arange(stop - start), np.diff(piece.indptr))
+            own = np.abs(piece.data - mean[start:stop][column]) ** 2
+            n_zeros = X.shape[0] - np.diff(piece.indptr)
+            squares[start:stop] = np.bincount(column, own, stop - start) + n_zeros * np.abs(mean[start:stop]) ** 2
+    return squares
 
 
 def _canonical(X: Any) -> Any:

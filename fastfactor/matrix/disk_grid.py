@@ -5,6 +5,7 @@ Every byte of the blocks is the same as in memory, so a fit is too.
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -13,12 +14,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from fastfactor.kernels.layout import count_blocks, fill_blocks
+from fastfactor.kernels.layout import count_blocks, count_strays, fill_blocks
 from fastfactor.kernels.sweep import AHEAD, Blocks
 from fastfactor.kernels.update import Factors, Step
 from fastfactor.matrix.grid import Deal, Grid, Held, build_grid, convert, hold_out
 from fastfactor.matrix.inputs import Observations, slice_rows
 from fastfactor.matrix.mapped import ArrayFile, Scratch, ask_pages, drop_pages, walk_rows
+from fastfactor.matrix.structure import check_range
 from fastfactor.threads import launch
 
 _PIECE_SLICES = 4  # of the rows of a piece, to share out over threads
@@ -26,9 +28,18 @@ _PIECE_SLICES = 4  # of the rows of a piece, to share out over threads
 
 @dataclass(frozen=True)
 class DiskGrid(Grid):
-    """A `Grid` whose entries are mapped from a file."""
+    """A `Grid` whose entries are mapped from a file.
+
+    Attributes
+    ----------
+    upcoming : list of int
+        Diagonals still to come in this epoch.
+    sound : set of int
+        Diagonals whose entries are known to lie in their blocks: a file may hold anything, and sweeps follow it.
+    """
 
     upcoming: list[int] = field(default_factory=list, compare=False)
+    sound: set[int] = field(default_factory=set, compare=False)
 
     def begin_epoch(self, order: NDArray[np.int64]) -> None:
         """Take note of the order in which the diagonals will be swept, and have the first one read."""
@@ -43,9 +54,23 @@ class DiskGrid(Grid):
             del self.upcoming[:1]
             if self.upcoming:
                 self._ask(self.upcoming[0])
+            self._inspect(int(d))
             super().sweep(factors, np.array([d]), losses, step, static)
             for start, stop in self._ranges(int(d)):
                 drop_pages(self.blocks.entries, start, stop)
+
+    def _inspect(self, d: int) -> None:
+        """Look at a diagonal's entries before the first sweep over them, which needs them in memory anyway."""
+        if d in self.sound:
+            return
+        strays = np.zeros(self.n_stripes, np.int64)
+        launch(count_strays, self.blocks, d, strays)
+        if strays.any():
+            raise ValueError(
+                f"{strays.sum()} entries of the grid on disk lie outside their blocks: it is damaged "
+                "(open_grid with verify=True names the file)"
+            )
+        self.sound.add(d)
 
     def _ask(self, d: int) -> None:
         for start, stop in self._ranges(d):
@@ -75,6 +100,18 @@ class Stored(Observations):
     folder: Path = Path()
     grid: DiskGrid | None = None
     made_with: dict[str, Any] = field(default_factory=dict)
+
+    @functools.cached_property
+    def inspected(self) -> Stored:
+        """These entries, after one look at all places.
+
+        Raises
+        ------
+        ValueError
+            If one lies outside the matrix: the file was damaged since it was written.
+        """
+        check_range(self.indices, self.shape[1], f"{self.folder}: column index")
+        return self
 
     def suits(self, dtype: np.dtype[Any], seed: int) -> bool:
         """Whether `grid` is for fits of this precision and seed, as far as these decide."""
@@ -158,7 +195,9 @@ class Plan:
         """Return the grid, once everything has been written."""
         deal = self.deal
         blocks = Blocks(entries, self.offsets, deal.row_starts, deal.col_starts)
-        return DiskGrid(blocks, deal.row_order, deal.col_order, held, self.n_stored - int(AHEAD))
+        sound = set(range(deal.n_stripes))  # just written
+        n = self.n_stored - int(AHEAD)
+        return DiskGrid(blocks, deal.row_order, deal.col_order, held, n, sound=sound)
 
     def write(self, X: Observations, standard: tuple[Any, Any], entries: ArrayFile, held: Sequence[ArrayFile]) -> None:
         """Bring the entries of `X` into the order of the blocks, a piece of the rows at a time.

@@ -29,7 +29,7 @@ def _check_binary(values: NDArray[Any], locate: Locate, name: str) -> tuple[floa
         )
     if low == high:
         raise ValueError(f"{name} holds {low} only: loss='logistic' needs exactly two values")
-    return float(low), float(high - low)
+    return float(low), float(high) - float(low)
 
 
 def _check_counts(values: NDArray[Any], locate: Locate, name: str) -> tuple[float, float]:

@@ -237,8 +237,20 @@ class Deal:
 
 
 def convert(X: Observations, shift: complex, scale: float) -> tuple[Any, Any]:
-    """Return what a kernel standardises with, in the type of the values: the shift, and the factor after it."""
-    return X.data.dtype.type(shift), X.data.real.dtype.type(1 / scale)
+    """Return what a kernel standardises with, in the type of the values: the shift, and the factor after it.
+
+    Raises
+    ------
+    ValueError
+        If the values are so small that there is no such factor.
+    """
+    with np.errstate(over="ignore", divide="ignore"):
+        factor = X.data.real.dtype.type(1 / np.float64(scale))
+    if not np.isfinite(factor):
+        raise ValueError(
+            f"X has values that vary by {scale:.3g}, out of the range of dtype {X.data.dtype}: rescale them"
+        )
+    return X.data.dtype.type(shift), factor
 
 
 def hold_out(seed: int, share: float) -> tuple[np.uint64, np.uint64]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import operator
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -14,6 +15,14 @@ from numpy.typing import NDArray
 from fastfactor.kernels.layout import find_duplicate, inspect_rows, sort_by_row
 from fastfactor.matrix.labelled import Labelled, StoredGrid, as_stored
 from fastfactor.matrix.mapped import drop_pages, is_mapped, walk_rows
+from fastfactor.matrix.structure import (
+    as_array,
+    as_index,
+    check_indptr,
+    check_range,
+    check_structure,
+    widen_integers,
+)
 from fastfactor.threads import launch
 
 DUPLICATES = ("error", "sum", "mean", "last")
@@ -69,12 +78,13 @@ def as_values(values: Any, name: str) -> NDArray[Any]:
     TypeError
         If the dtype is not numeric.
     """
-    values = np.asarray(values)
+    values = as_array(values, name)
     if values.dtype.kind not in "biufc":
         raise TypeError(f"{name} must hold numbers, got dtype {values.dtype}")
     is_wide = values.dtype.kind in "iu" and values.dtype.itemsize > 2 and values.size > 0
     bounds = (values.min(), values.max()) if is_wide else (0, 0)
-    return values.astype(choose_float(values.dtype, *bounds), copy=False)
+    with np.errstate(over="ignore"):  # what only a wider type holds becomes infinite, which is refused
+        return values.astype(choose_float(values.dtype, *bounds), copy=False)
 
 
 def choose_float(dtype: np.dtype[Any], low: Any, high: Any) -> type[np.inexact[Any]]:
@@ -84,24 +94,6 @@ def choose_float(dtype: np.dtype[Any], low: Any, high: Any) -> type[np.inexact[A
     if dtype.kind == "c":
         return np.complex64 if dtype == np.complex64 else np.complex128
     return np.float32 if dtype.itemsize <= 4 else np.float64
-
-
-def as_index(index: Any, name: str) -> NDArray[Any]:
-    """Return a 1-D int32 or int64 array.
-
-    Raises
-    ------
-    TypeError, ValueError
-        If it does not hold integers, or is not 1-D.
-    """
-    index = np.asarray(index)
-    if index.size == 0 and index.dtype.kind == "f":
-        index = index.astype(np.int64)
-    if index.dtype.kind not in "iu":
-        raise TypeError(f"{name} must hold integers, got dtype {index.dtype}")
-    if index.ndim != 1:
-        raise ValueError(f"{name} must be 1-D, got {index.ndim}-D")
-    return index.astype(np.int32 if index.dtype.itemsize < 4 or index.dtype == np.int32 else np.int64, copy=False)
 
 
 def check_shape(shape: Any, name: str) -> tuple[int, int]:
@@ -125,12 +117,6 @@ def _check_own_shape(shape: Any, X: Any, name: str) -> tuple[int, int]:
     return own
 
 
-def _check_range(index: NDArray[Any], size: int, name: str) -> None:
-    bad = np.flatnonzero((index < 0) | (index >= size))
-    if bad.size:
-        raise ValueError(f"{name}[{bad[0]}] is {index[bad[0]]}, outside 0..{size - 1}")
-
-
 def combine_rows(
     indptr: NDArray[np.int64], cols: NDArray[Any], values: NDArray[Any], how: str
 ) -> tuple[NDArray[np.int64], NDArray[Any], NDArray[Any]]:
@@ -145,48 +131,18 @@ def combine_rows(
     if how == "last":
         combined = values[ends - 1]
     else:
-        combined = np.add.reduceat(values, starts)
-        if how == "mean":
-            combined = (combined / (ends - starts)).astype(values.dtype)
+        with np.errstate(over="ignore", invalid="ignore"):  # sums that are no numbers are refused, as values are
+            combined = np.add.reduceat(values, starts)
+            if how == "mean":
+                combined = (combined / (ends - starts)).astype(values.dtype)
     indptr = np.concatenate(([0], np.cumsum(np.bincount(rows[starts], minlength=n_rows))))
     return indptr, cols[starts], combined
-
-
-def check_indptr(indptr: Any, n: int, n_stored: int, name: str) -> NDArray[np.int64]:
-    """Return the offsets of `n` rows (or columns, or rows of blocks) into `n_stored` entries as int64."""
-    indptr = as_index(indptr, f"{name}.indptr").astype(np.int64, copy=False)
-    if len(indptr) != n + 1 or indptr[0] != 0:
-        raise ValueError(f"{name}.indptr must hold {n + 1} offsets from 0, got {len(indptr)} from {indptr[:1]}")
-    falls = np.flatnonzero(np.diff(indptr) < 0)
-    if falls.size:
-        raise ValueError(f"{name}.indptr must not decrease, but falls at position {falls[0] + 1}")
-    if indptr[-1] > n_stored:
-        raise ValueError(f"{name}.indptr ends at {indptr[-1]}, beyond its {n_stored} entries")
-    return indptr
 
 
 def _from_csr(indptr: Any, indices: Any, data: Any, shape: tuple[int, int], duplicates: str, name: str) -> Observations:
     indices, data = as_index(indices, f"{name}.indices"), as_values(data, name)
     indptr = check_indptr(indptr, shape[0], min(len(indices), len(data)), name)
     return inspect_csr(indptr, indices, data, shape, duplicates, name)
-
-
-def check_structure(X: Any, name: str) -> None:
-    """Check the index arrays of a scipy matrix: scipy's conversions follow them blindly, out of memory's bounds too."""
-    n_rows, n_cols = X.shape
-    if X.format == "coo":
-        if not len(X.row) == len(X.col) == len(X.data):
-            raise ValueError(f"{name}: its {len(X.data)} entries have {len(X.row)} rows and {len(X.col)} columns")
-        _check_range(as_index(X.row, f"{name}: rows"), n_rows, f"{name}: rows")
-        _check_range(as_index(X.col, f"{name}: cols"), n_cols, f"{name}: cols")
-    elif X.format in ("csr", "csc", "bsr"):
-        height, width = X.blocksize if X.format == "bsr" else (1, 1)
-        n_major, n_minor, minor = n_rows // height, n_cols // width, "column"
-        if X.format == "csc":
-            n_major, n_minor, minor = n_cols, n_rows, "row"
-        indices = as_index(X.indices, f"{name}.indices")
-        indptr = check_indptr(X.indptr, n_major, min(len(indices), len(X.data)), name)
-        _check_range(indices[: indptr[-1]], n_minor, f"{name}: {minor} index")
 
 
 def slice_rows(indptr: NDArray[np.int64], n_slices: int = _SLICES) -> NDArray[np.int64]:
@@ -220,8 +176,9 @@ def inspect_csr(
             drop_pages(array, int(indptr[slices[s]]), int(indptr[slices[s + at_once]]))
     outside, unsorted = faults.sum(axis=0)
     if outside:
-        _check_range(indices[:n], shape[1], f"{name}: column index")
-    total, square, imaginary = sums.sum(axis=0)
+        check_range(indices[:n], shape[1], f"{name}: column index")
+    with np.errstate(over="ignore", invalid="ignore"):  # `_moments` has another way
+        total, square, imaginary = sums.sum(axis=0)
     if not np.isfinite(square):
         _check_finite(data[:n], name)
     if unsorted:
@@ -254,15 +211,16 @@ def _check_finite(values: NDArray[Any], name: str) -> None:
 def _moments(total: float, imaginary: float, square: float, n: int, data: NDArray[Any]) -> tuple[complex, float]:
     """Return mean and standard deviation; where the sums cancel or overflow, from a second, scaled look."""
     mean = complex(total, imaginary) / n
-    mean_square = abs(mean) * abs(mean)  # inf where ** would raise
+    mean_square = math.hypot(mean.real, mean.imag) ** 2 if square < np.inf else np.inf
     variance = square / n - mean_square
     if not np.isfinite(square) or variance <= 1e-8 * mean_square or square < 1e-200:
         values = data[:n].astype(np.result_type(data.dtype, np.float64))
-        largest = float(np.abs(values).max()) or 1.0
-        values /= largest
-        first = values[0]
-        values -= first  # so that equal values have a standard deviation of exactly 0
-        centre = values.mean()
+        with np.errstate(over="ignore", under="ignore", invalid="ignore"):  # moduli of complex numbers may overflow
+            largest = float(np.abs(values).max()) or 1.0
+            values /= largest
+            first = values[0]
+            values -= first  # so that equal values have a standard deviation of exactly 0
+            centre = values.mean()
         mean, variance = complex(first + centre) * largest, float(np.mean(np.abs(values - centre) ** 2))
         return (mean if data.dtype.kind == "c" else mean.real), float(np.sqrt(variance)) * largest
     return (mean if data.dtype.kind == "c" else mean.real), float(np.sqrt(variance))
@@ -282,8 +240,8 @@ def _from_triplets(triplets: Any, shape: Any, duplicates: str, name: str) -> Obs
             raise ValueError(f"{name} has no observed entry")
         shape = (max(int(rows.max()), 0) + 1, max(int(cols.max()), 0) + 1)
     shape = check_shape(shape, "shape")
-    _check_range(rows, shape[0], f"{name}: rows")
-    _check_range(cols, shape[1], f"{name}: cols")
+    check_range(rows, shape[0], f"{name}: rows")
+    check_range(cols, shape[1], f"{name}: cols")
     indptr, order = np.zeros(shape[0] + 1, np.int64), np.empty(len(rows), np.int64)
     sort_by_row(rows, indptr, order)
     return inspect_csr(indptr, cols[order], values[order], shape, duplicates, name)
@@ -339,19 +297,18 @@ def as_observations(X: Any, *, shape: Any = None, duplicates: str = "error", nam
     if isinstance(X, StoredGrid):
         if duplicates != "error":
             raise ValueError(f"duplicates is for build_grid where {name} is a grid on disk, got {duplicates!r}")
-        return X.observations
+        return X.observations.inspected
     if isinstance(X, tuple):
         return _from_triplets(X, shape, duplicates, name)
     if not is_sparse(X):
-        X = np.asarray(X)
+        X = as_array(X, name)
     own_shape = _check_own_shape(shape, X, name)
     if not is_sparse(X):
         return _from_dense(X, name)
     if X.format == "coo":  # scipy's own conversion would sum duplicates without a word
         return _from_triplets((*X.coords, X.data), own_shape, duplicates, name)
     if X.format != "csr":
-        check_structure(X, name)
-        X = X.tocsr()
+        X = check_structure(X, name).tocsr()
     return _from_csr(X.indptr, X.indices, X.data, own_shape, duplicates, name)
 
 
@@ -379,11 +336,10 @@ def as_dense(X: Any, *, shape: Any = None, name: str = "X") -> NDArray[Any]:
     X = as_stored(X)
     if isinstance(X, tuple):
         raise TypeError(f"{name} must be a matrix where unobserved='zero', not triplets")
-    X = X if is_sparse(X) else np.asarray(X)
+    X = X if is_sparse(X) else as_array(X, name)
     _check_own_shape(shape, X, name)
     if is_sparse(X):
-        check_structure(X, name)
-        X = X.toarray()
+        X = widen_integers(check_structure(X, name)).toarray()
     values = np.ascontiguousarray(as_values(X, name))
     if not np.isfinite(values).all():
         row, col = np.argwhere(~np.isfinite(values))[0]

@@ -20,6 +20,16 @@ PIECE = 1 << 22  # entries read at a time; fixed, since sums are kept per piece
 _CAN_ADVISE = hasattr(mmap.mmap, "madvise") and hasattr(mmap, "MADV_DONTNEED")
 
 
+def available_memory() -> float:
+    """Return how many bytes of memory the system could hand out now; infinity where it does not say."""
+    try:
+        with open("/proc/meminfo") as lines:
+            amounts = dict(line.split(":", 1) for line in lines)
+        return float(amounts["MemAvailable"].split()[0]) * 1024
+    except (OSError, KeyError):
+        return float("inf")
+
+
 class _Pages:
     """A part of a file mapping that NumPy takes for writable.
 

@@ -28,7 +28,8 @@ from fastfactor.kernels.gram import (
     multiply_sparse,
 )
 from fastfactor.kernels.simd import Spec, Static
-from fastfactor.matrix.inputs import check_structure, is_sparse
+from fastfactor.matrix.inputs import is_sparse
+from fastfactor.matrix.structure import widen_integers
 from fastfactor.matrix.transposing import transpose_arrays
 from fastfactor.threads import launch
 
@@ -283,8 +284,8 @@ def find_largest(values: Array) -> float:
     if values.size == 0:
         return 0.0
     if values.dtype.kind == "c":
-        return max(find_largest(values.real), find_largest(values.imag))
-    return float(max(values.max(), -values.min()))
+        return float(np.maximum(find_largest(values.real), find_largest(values.imag)))  # NaN of either
+    return max(float(values.max()), -float(values.min()))
 
 
 def check_matrix(A: Any) -> None:
@@ -307,8 +308,9 @@ def check_matrix(A: Any) -> None:
 def _as_float(values: Array) -> Array:
     """Integers and half or extended precision as float64 (complex128); the four dtypes of LAPACK as they are."""
     if values.dtype.char in "fdFD":
-        return values
-    return values.astype(np.complex128 if values.dtype.kind == "c" else np.float64)
+        return values.astype(values.dtype.newbyteorder("="), copy=False)
+    with np.errstate(over="ignore"):  # what only a wider type holds becomes infinite, which is refused
+        return values.astype(np.complex128 if values.dtype.kind == "c" else np.float64)
 
 
 def is_dense(A: Any) -> bool:
@@ -338,8 +340,7 @@ def as_operand(A: Any, n_threads: int, rng: np.random.Generator) -> Operand:
 
 
 def _as_sparse_operand(A: Any, is_adjoint: bool) -> SparseOperand:
-    check_structure(A, "A")
-    A = A if A.format in ("csr", "csc") else A.tocsr()
+    A = A if A.format in ("csr", "csc") else widen_integers(A).tocsr()
     values = _as_float(A.data[: A.indptr[-1]])
     size = find_largest(values)
     _check_finite(size)
@@ -362,11 +363,19 @@ def frobenius_norm(A: Any) -> float | None:
         return None
     values = _distinct(A) if is_sparse(A) else A
     scale = power_of_two(find_largest(values))
-    return float(np.linalg.norm((values * scale).ravel())) / scale
+    if scale == 1.0 and values.dtype.char in "dD":
+        with np.errstate(over="ignore"):  # of sums of what is stored twice
+            return float(np.linalg.norm(values.ravel()))
+    flat, total = values.ravel().view(values.real.dtype), 0.0  # of complex numbers both parts
+    for start in range(0, len(flat), 1 << 20):  # squares of single precision overflow, a copy of all would take room
+        wide = flat[start : start + (1 << 20)].astype(np.float64) * scale
+        total += float(wide @ wide)
+    return total**0.5 / scale
 
 
 def _distinct(A: Any) -> Array:
     """Return the stored values of a sparse matrix, with duplicates summed."""
+    A = widen_integers(A)
     A = A if A.format in ("csr", "csc") else A.tocsr()
     if not A.has_canonical_format:
         A = A.copy()
@@ -377,7 +386,7 @@ def _distinct(A: Any) -> Array:
 def to_dense(A: Any) -> Array:
     """Return A as a float64 or complex128 array, checked for infinities and NaNs. A has passed `check_matrix`."""
     if is_sparse(A):
-        dense = A.toarray()
+        dense = widen_integers(A).toarray()
     elif is_dense(A):
         dense = np.asarray(A)
     else:
@@ -385,6 +394,7 @@ def to_dense(A: Any) -> Array:
         tall = operator.shape[0] >= operator.shape[1]
         eye = np.eye(min(operator.shape), dtype=np.result_type(operator.dtype, np.float64))
         dense = operator.matmat(eye) if tall else operator.rmatmat(eye).conj().T
-    dense = dense.astype(np.result_type(dense.dtype, np.float64), copy=False)
+    with np.errstate(over="ignore"):
+        dense = dense.astype(np.complex128 if dense.dtype.kind == "c" else np.float64, copy=False)
     _check_finite(find_largest(dense))
     return np.asarray(dense)

@@ -84,17 +84,24 @@ def _parts(A: Any) -> Iterator[slice]:
         yield slice(int(A.indptr[start]), int(A.indptr[stop]))
 
 
-def measure_stream(A: Any) -> float:
-    """Return the Frobenius norm; what is stored twice counts as its sum."""
-    scale = power_of_two(max(find_largest(A.data[part]) for part in _parts(A)))
-    total, width = 0.0, A.shape[0] if A.format == "csc" else A.shape[1]
+def walk_pieces(A: Any) -> Iterator[tuple[int, int, Any]]:
+    """Yield where some rows begin and end, and these as CSR without duplicates; of CSC, the transpose's rows."""
+    width = A.shape[0] if A.format == "csc" else A.shape[1]
     for start, stop in walk_rows(A.indptr, (A.indices, A.data)):
         part = slice(int(A.indptr[start]), int(A.indptr[stop]))
-        piece: Any = sp.csr_array(
-            (A.data[part], A.indices[part], A.indptr[start : stop + 1] - A.indptr[start]), shape=(stop - start, width)
-        )
+        indptr = A.indptr[start : stop + 1] - A.indptr[start]
+        piece: Any = sp.csr_array((A.data[part], A.indices[part], indptr), shape=(stop - start, width))
         if not piece.has_canonical_format:
             piece = piece.copy()
             piece.sum_duplicates()
-        total += float(np.linalg.norm(piece.data * scale)) ** 2
+        yield start, stop, piece
+
+
+def measure_stream(A: Any) -> float:
+    """Return the Frobenius norm; what is stored twice counts as its sum."""
+    scale = power_of_two(max(find_largest(A.data[part]) for part in _parts(A)))
+    total = 0.0
+    for _, _, piece in walk_pieces(A):
+        wide = piece.data.astype(np.result_type(piece.data, np.float64), copy=False)
+        total += float(np.linalg.norm(wide * scale)) ** 2
     return total**0.5 / scale

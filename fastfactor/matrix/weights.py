@@ -10,7 +10,8 @@ from numpy.typing import NDArray
 
 from fastfactor.kernels.layout import sort_by_row
 from fastfactor.matrix.domains import locate_in
-from fastfactor.matrix.inputs import Observations, as_index, as_values, is_sparse
+from fastfactor.matrix.inputs import Observations, as_values, is_sparse
+from fastfactor.matrix.structure import as_index, check_structure
 
 
 def _of_triplets(weights: NDArray[Any], X: Any, observed: Observations) -> NDArray[Any]:
@@ -28,7 +29,7 @@ def _of_triplets(weights: NDArray[Any], X: Any, observed: Observations) -> NDArr
 
 def _of_sparse(weights: Any, observed: Observations) -> NDArray[Any]:
     """Return the weights of a sparse matrix, at the entries of X; both may hold theirs in any order."""
-    weights = weights.tocoo()
+    weights = check_structure(weights, "sample_weight").tocoo()
     row, col = (as_index(index, "sample_weight") for index in weights.coords)
     mine = np.lexsort((observed.indices[: observed.n_entries], observed.rows))
     theirs = np.lexsort((col, row))

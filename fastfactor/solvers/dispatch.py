@@ -10,7 +10,7 @@ import scipy.linalg
 from numpy.typing import NDArray
 
 from fastfactor.blas import one_blas_thread
-from fastfactor.matrix.operators import Operand, as_operand, to_dense
+from fastfactor.matrix.operators import Operand, as_operand, find_largest, power_of_two, to_dense
 from fastfactor.matrix.streaming import as_stream, is_stream
 from fastfactor.solvers.tall import compute_phases
 from fastfactor.solvers.triplets import Search, find_triplets
@@ -78,14 +78,16 @@ def _decompose_operand(
     U, V = (found.V, found.U) if is_adjoint else (found.U, found.V)
     Vh = V.conj().T
     order = slice(None) if search.largest else slice(None, None, -1)
-    s = found.s[order] / operand.scale
+    with np.errstate(over="ignore", under="ignore"):
+        s = found.s[order] / operand.scale
     return Decomposition(U[:, order], s, Vh[order], found.residuals[order], found.n_passes)
 
 
 def _decompose_dense(dense: Array, search: Search) -> Decomposition:
     """By LAPACK, all triplets, of which those asked for are kept."""
-    scale = float(np.abs(dense).max()) or 1.0
-    dense = dense / scale
+    scale = power_of_two(find_largest(dense))
+    if scale != 1.0:
+        dense = dense * scale
     U, s, Vh = scipy.linalg.svd(dense, full_matrices=False, check_finite=False)
     wanted = slice(0, search.k) if search.largest else slice(len(s) - search.k, len(s))
     norm = float(s[0]) or 1.0
@@ -93,4 +95,6 @@ def _decompose_dense(dense: Array, search: Search) -> Decomposition:
     s = s[wanted]
     left = np.linalg.norm(dense @ Vh.conj().T - U * s, axis=0)
     right = np.linalg.norm(dense.conj().T @ U - Vh.conj().T * s, axis=0)
-    return Decomposition(U, s * scale, Vh, np.maximum(left, right) / norm, 1)
+    with np.errstate(over="ignore", under="ignore"):
+        values = s / scale
+    return Decomposition(U, values, Vh, np.maximum(left, right) / norm, 1)

@@ -19,6 +19,7 @@ import numpy as np
 from fastfactor.kernels.update import Factors
 from fastfactor.solvers.memory import copy_factors
 
+_MOST = 1 << 20  # epochs and halvings that a journal may speak of
 log = logging.getLogger("fastfactor")
 
 _PAUSE = 5.0  # seconds between two writes: what a kill costs at most
@@ -113,8 +114,17 @@ class Progress:
         factors, best = (
             None if found[name] is None else copy_factors(Factors(*found[name])) for name in ("factors", "best")
         )
-        assert factors is not None
-        return cls(factors, found["attempt"], found["epoch"], best, found["best_loss"], found["best_epoch"], history)
+        numbers = [found[name] for name in ("attempt", "epoch", "best_epoch")]
+        best_loss = found["best_loss"]
+        if (
+            factors is None
+            or not all(type(n) is int and 0 <= n < _MOST for n in numbers)
+            or not isinstance(best_loss, float)
+        ):
+            raise ValueError(f"numbers of epochs are {numbers}, the best loss is {best_loss!r}")
+        if numbers[1] > 0 and not history:
+            raise ValueError(f"there is no history of {numbers[1]} epochs")
+        return cls(factors, numbers[0], numbers[1], best, best_loss, numbers[2], history)
 
 
 class Journal:
@@ -158,10 +168,26 @@ class Journal:
             self._keep(None)
         return self._trials[self._n_seen - 1]
 
-    def resume(self) -> Progress | None:
-        """Return where the descent that now begins stood, if it is the one that was running."""
+    def resume(self, draw: Callable[[], Factors]) -> Progress:
+        """Return where the descent that now begins stood, if it is the one that was running; else that it begins.
+
+        Raises
+        ------
+        ValueError
+            If what was kept cannot be factors like those that `draw` returns: kernels would follow it blindly.
+        """
         found, self._descent = self._descent, None
-        return None if found is None else Progress.read(found)
+        if found is None:
+            return Progress(draw())
+        try:
+            progress = Progress.read(found)
+            like = [(M.shape, M.dtype) for M in draw()]
+            for kept in (progress.factors, progress.best or progress.factors):
+                if [(M.shape, M.dtype) for M in kept] != like:
+                    raise ValueError(f"factors of {[M.shape for M in kept]} where {like} are expected")
+        except (ValueError, TypeError, KeyError, AttributeError, IndexError) as error:
+            raise ValueError(f"checkpoint cannot be used, what it keeps is no state of this fit: {error}") from error
+        return progress
 
     def note(self, progress: Progress) -> None:
         """Keep where the running descent is, unless that was done a moment ago."""

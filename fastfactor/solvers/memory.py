@@ -78,13 +78,3 @@ def copy_factors(source: Factors, target: Factors | None = None) -> Factors:
     for old, new in zip(source, target, strict=True):
         np.copyto(new, old)
     return target
-
-
-def available_memory() -> float:
-    """Return how many bytes of memory the system could hand out now; infinity where it does not say."""
-    try:
-        with open("/proc/meminfo") as lines:
-            amounts = dict(line.split(":", 1) for line in lines)
-        return float(amounts["MemAvailable"].split()[0]) * 1024
-    except (OSError, KeyError):
-        return float("inf")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -95,3 +95,32 @@ class Recipe:
     def read(cls, recipe: Mapping[str, Any], has_biases: bool) -> Recipe:
         """Return what a model keeps; for one that keeps nothing the defaults."""
         return cls(**recipe) if recipe else cls(biases=has_biases)
+
+
+def _is_real(value: Any) -> bool:
+    return isinstance(value, int | float | np.floating | np.integer) and not isinstance(value, bool)
+
+
+def _are_pair(value: Any, is_part: Callable[[Any], bool]) -> bool:
+    return isinstance(value, tuple | list) and len(value) == 2 and all(map(is_part, value))
+
+
+_CHECKS: dict[str, Callable[[Any], bool]] = {
+    "unobserved": lambda value: value in ("missing", "zero", "weak"),
+    "biases": lambda value: isinstance(value, bool),
+    "shift": lambda value: _is_real(value) or isinstance(value, complex | np.complexfloating),
+    "scale": lambda value: _is_real(value) and 0 < value < np.inf,
+    "labels": lambda value: _are_pair(value, _is_real),
+    "place": lambda value: value is None or (len(value) == len(Place._fields) and all(map(_is_real, value))),
+    "regularization": lambda value: _are_pair(value, _is_real),
+    "l1_regularization": lambda value: _are_pair(value, _is_real),
+    "nonnegative": lambda value: _are_pair(value, lambda part: isinstance(part, bool)),
+    **dict.fromkeys(("curvature", "baseline", "power", "factor", "others"), _is_real),
+}
+
+
+def check_recipe(recipe: Mapping[str, Any]) -> None:
+    """Raise a ValueError or TypeError if what a model keeps is no recipe."""
+    for name, value in recipe.items():
+        if name not in _CHECKS or not _CHECKS[name](value):
+            raise ValueError(f"{name} is {str(value)[:100]!r}")

@@ -200,7 +200,7 @@ def fit_factors(grid: Sweepable, run: Run) -> tuple[Factors, list[Epoch], Schedu
     DivergenceError
         If the fit still diverges after the step was halved eight times.
     """
-    progress = run.journal.resume() or Progress(run.draw())
+    progress = run.journal.resume(run.draw)
     for _ in range(progress.attempt):
         run.schedule = run.schedule.halved()
     while True:

@@ -54,12 +54,12 @@ class Standard:
     @property
     def l1_unit(self) -> float:
         """L1 penalties in the user's units, over those in the fit's."""
-        return self.curvature * self.scale**1.5
+        return self.curvature * self.scale * self.scale**0.5  # inf where **1.5 would raise
 
     @property
     def loss_unit(self) -> float:
         """Losses in the user's units, over those in the fit's."""
-        return self.curvature * self.scale**2
+        return self.curvature * self.scale * self.scale  # inf where ** would raise
 
     def weighted(self, mean: float) -> Standard:
         """Return the units for losses weighted by weights of that mean, which are divided by it."""
@@ -76,7 +76,13 @@ class Standard:
 
     def place_in(self, dtype: np.dtype[Any]) -> NDArray[Any] | None:
         """Return the place as an array of the type that the kernels compute in."""
-        return None if self.place is None else np.array(self.place, dtype)
+        if self.place is None:
+            return None
+        with np.errstate(over="ignore"):
+            place = np.array(self.place, dtype)
+        if not np.isfinite(place).all():
+            raise ValueError(f"X has values out of the range in which its loss is computed in {dtype}: rescale them")
+        return place
 
 
 def _sample(values: NDArray[Any]) -> NDArray[Any]:
@@ -152,7 +158,7 @@ def _standardise_robustly(loss: str, values: NDArray[Any], centred: bool) -> Sta
     sizes = np.abs(values - shift)
     scale = _NORMAL * float(np.median(sizes)) or float(np.mean(sizes)) or 1.0
     baseline = _Constants(loss, (values - shift) / scale).look(0.0)[0]
-    curvature = scale ** (find_traits(loss).degree - 2)
+    curvature = float(np.float64(scale) ** (find_traits(loss).degree - 2))  # inf where a float would raise
     return Standard(shift, scale, curvature, (shift, scale), None, baseline)
 
 

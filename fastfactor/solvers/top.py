@@ -6,13 +6,12 @@ by a matrix product (one BLAS thread each) and searched at once, so that scores 
 
 from __future__ import annotations
 
-from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from fastfactor.blas import one_blas_thread
+from fastfactor.blas import one_blas_thread, run_in_threads
 from fastfactor.kernels.topn import Seen, Top, select_tile, sort_top
 from fastfactor.threads import count_threads
 
@@ -56,10 +55,8 @@ def select_top(
         rows[: part.stop - part.start, : left.shape[1]] = left[positions[part]]
         _search(rows, right, Seen(seen.indices, seen.starts[part], seen.stops[part]), Top(*(a[part] for a in top)))
 
-    starts = range(0, m if found else 0, block)
-    with one_blas_thread(), ThreadPoolExecutor(count_threads(n_threads)) as pool:
-        for _ in pool.map(work, starts):
-            pass
+    with one_blas_thread():
+        run_in_threads(work, range(0, m if found else 0, block), count_threads(n_threads))
     if found == n:
         return top.cols, top.scores
     missing = ((0, 0), (0, n - found))

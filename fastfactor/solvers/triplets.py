@@ -25,7 +25,8 @@ from fastfactor.solvers.tall import (
 
 Array = NDArray[Any]
 
-GRAM_LIMIT = 1024  # a dense Gram matrix up to this order is formed
+GRAM_LIMIT = 1024  # a dense Gram matrix up to this order is formed,
+GRAM_SHARE = 64  # and up to this times k: for fewer vectors passes over the matrix cost less than the product
 ORTHONORMAL = 1e-13  # what U^H U may differ from I by
 STEEP = 1e-5  # the least s / s_1 for which U = B V / s is orthonormal to within a small correction
 MAX_LEVELS = 8  # deflations; each gains four decimal digits of s / s_1
@@ -113,6 +114,7 @@ def _find_subspace(operand: Operand, search: Search, rng: np.random.Generator, f
         return _decompose_gram(operand, search)
     basis = Basis(operand.n, size, operand.dtype, rng)
     request = Request(search.k, search.tol, search.max_passes, search.largest, size)
+    is_small = operand.n <= min(GRAM_LIMIT, GRAM_SHARE * search.k)
     ritz = solve(_Gram(operand) if isinstance(operand, DenseOperand) and is_small else operand, request, basis, first)
     ritz.V = _orthonormalise(ritz.V, search.k)
     return ritz

@@ -16,10 +16,11 @@ from fastfactor.kernels.ridge import Stored
 from fastfactor.matrix.inputs import Observations, as_observations
 from fastfactor.matrix.positives import store_rows, transpose_rows
 from fastfactor.model import Factorization
+from fastfactor.model_selection import random_split
 from fastfactor.options import Options
 from fastfactor.problems import fit_missing
-from fastfactor.solvers.journal import Journal
 from fastfactor.solvers.averaging import Average, compress
+from fastfactor.solvers.journal import Journal
 from fastfactor.solvers.sampling import Side, run_chain
 
 Array = NDArray[Any]
@@ -27,7 +28,15 @@ Array = NDArray[Any]
 _BURN_IN = 20  # sweeps before the first sample; the chain starts at a fitted model
 _THIN = 2  # sweeps per sample
 _LEAST_RANK = 4
+_SHARE = 0.7  # of the samples' mean in the model, the rest being the plain fit's
 _MAX_DRAWS = 16  # kept for the spread of the samples
+LEVELS = np.arange(1, 200) / 200  # of the quantiles that intervals are made of
+_HELD_SHARE, _MOST_HELD, _LEAST_HELD = (
+    0.1,
+    20_000,
+    100,
+)  # entries for these; with fewer they are a normal distribution's
+_CALIBRATING = 20  # samples of the fit that has not seen them
 _PATTERN_RANK = 16  # features of each row and column from which entries there are
 _PATTERN_SHRINKAGE = 20.0  # entries that each row and column is taken to have more
 _PATTERN_SCALE = 0.3  # of these features: the smaller, the less is expected of them
@@ -92,21 +101,12 @@ def choose_rank(observed: Observations, rank: int) -> int:
 
 @dataclass(frozen=True)
 class Parts:
-    """What a model of samples is made of: a plain fit, and the mean of sweeps that start there."""
+    """What a model of samples is made of: a plain fit, and what was kept of the sweeps that start there."""
 
     plain: Factorization
     average: Average
     std: float
-
-    @classmethod
-    def of(cls, X: Any, shape: Any, duplicates: str, dtype: Any, options: Options, n_samples: int, journal: Journal) -> Parts:
-        plain = fit_missing(X, None, shape, duplicates, dtype, options, None, None, journal)
-        observed = as_observations(X, shape=shape, duplicates=duplicates)
-        std = float(observed.std) or 1.0
-        rows, cols = _set_out(observed, plain, choose_rank(observed, options.rank), std, options.seed)
-        n_sweeps = _THIN * n_samples
-        sweeps = islice(run_chain(rows, cols, options.seed), _BURN_IN, _BURN_IN + n_sweeps)
-        return cls(plain, Average(sweeps, n_sweeps, min(n_samples, _MAX_DRAWS)), std)
+    n_samples: int
 
     def blend(self, share: float) -> Factorization:
         """Return the model whose predictions are that share of the average and the rest of the plain fit."""
@@ -118,11 +118,13 @@ class Parts:
             for ours, theirs in ((average.row_bias, plain.row_bias), (average.col_bias, plain.col_bias))
         ]
         posterior = {
+            "n_samples": self.n_samples,
+            "std": std,
             "row_draws": average.row_draws,
             "col_draws": average.col_draws,
             "row_noise": average.row_noise.astype(np.float32),
             "col_noise": average.col_noise.astype(np.float32),
-            "std": std,
+            "quantiles": ndtri(LEVELS),
         }
         return replace(plain, U=U / root, V=V / root, row_bias=biases[0], col_bias=biases[1], posterior=posterior)
 
@@ -130,8 +132,37 @@ class Parts:
 def fit_posterior(
     X: Any, shape: Any, duplicates: str, dtype: Any, options: Options, n_samples: int, journal: Journal
 ) -> Factorization:
-    parts = Parts.of(X, shape, duplicates, dtype, options, n_samples, journal)
-    return parts.blend(0.5)
+    """Fit as usual, sample from there and blend both; calibrate the intervals on what a second fit does not see."""
+    observed = as_observations(X, shape=shape, duplicates=duplicates)
+
+    def fit(X: Any, n: int) -> Factorization:
+        plain = fit_missing(X, None, observed.shape, duplicates, dtype, options, None, None, journal)
+        return _sample(as_observations(X, shape=observed.shape, duplicates=duplicates), plain, options, n).blend(_SHARE)
+
+    model = fit(X, n_samples)
+    share = min(_HELD_SHARE, _MOST_HELD / observed.n_entries)
+    if share * observed.n_entries < _LEAST_HELD:
+        return model
+    n = observed.n_entries
+    stored = sp.csr_array((observed.data[:n], observed.indices[:n], observed.indptr), shape=observed.shape)
+    seen, held = random_split(stored, share, seed=options.seed)
+    quantiles = find_quantiles(fit(seen, min(n_samples, _CALIBRATING)), held)
+    return replace(model, posterior={**model.posterior, "quantiles": quantiles})
+
+
+def _sample(observed: Observations, plain: Factorization, options: Options, n_samples: int) -> Parts:
+    std = float(observed.std) or 1.0
+    rows, cols = _set_out(observed, plain, choose_rank(observed, options.rank), std, options.seed)
+    n_sweeps = _THIN * n_samples
+    sweeps = islice(run_chain(rows, cols, options.seed), _BURN_IN, _BURN_IN + n_sweeps)
+    return Parts(plain, Average(sweeps, n_sweeps, min(n_samples, _MAX_DRAWS)), std, n_samples)
+
+
+def find_quantiles(model: Factorization, held: sp.csr_array) -> Array:
+    """Return the quantiles LEVELS of errors over their standard deviations, on entries that `model` has not seen."""
+    pairs = held.tocoo()
+    predictions, std = model.predict(pairs.row, pairs.col, return_std=True)
+    return np.asarray(np.quantile((held.data - predictions) / std, LEVELS))
 
 
 def check_sampled(model: Factorization, name: str) -> None:
@@ -160,6 +191,12 @@ def predict_std(model: Factorization, rows: Array, cols: Array) -> Array:
     return out
 
 
-def half_width(coverage: float) -> float:
-    """Return how many standard deviations either side of the mean of a normal distribution hold that share."""
-    return float(ndtri(0.5 + coverage / 2))
+def find_margins(model: Factorization, coverage: float) -> Array:
+    """Return how many standard deviations below and above the prediction hold that share of new entries.
+
+    The quantiles that the model has are interpolated; beyond the last ones they grow as those of a normal distribution.
+    """
+    ends = np.array([(1 - coverage) / 2, (1 + coverage) / 2])
+    inside = np.clip(ends, LEVELS[0], LEVELS[-1])
+    margins = np.interp(inside, LEVELS, model.posterior["quantiles"])
+    return np.asarray(margins * np.where(inside == ends, 1.0, ndtri(ends) / ndtri(inside)))

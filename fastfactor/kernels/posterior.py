@@ -1,9 +1,9 @@
 """Draws of one side's factors given the other's: the conditional of block Gibbs sampling (docs/posterior.md).
 
 Given the other side, the numbers z of a row are those of a linear regression: z ~ N(prior, I) before anything is
-observed, then t = W z + noise, where t is what was observed over the scales of its row and column. A row with at least as many entries as numbers solves its normal equations by Cholesky;
-one with fewer draws from the prior and corrects the draw by what its entries say (Matheron's rule), in the dimension of
-the entries.
+observed, then t = W z + noise, where t is what was observed over the scales of its row and column. A row with at least
+as many entries as numbers solves its normal equations by Cholesky; one with fewer draws from the prior and corrects the
+draw by what its entries say (Matheron's rule), in the dimension of the entries.
 """
 
 from __future__ import annotations

@@ -13,8 +13,8 @@ from fastfactor.solvers.sampling import Sample
 
 Array = NDArray[Any]
 
-_WIDTH = 2  # rank that the running mean is cut to, in that of a sample
-_ROOM = 6  # rank at which it is cut
+_WIDTH = 2  # rank that the running mean is cut to, in ranks of a sample
+_ROOM = 6  # rank at which it is cut, in the same
 
 
 def compress(U: Array, V: Array, rank: int) -> tuple[Array, Array]:
@@ -49,23 +49,26 @@ class Average:
         self._n_sweeps = n_sweeps
         kept = set(np.linspace(0, n_sweeps - 1, n_draws).round().astype(int).tolist())
         draws: list[tuple[Array, Array]] = []
-        biases, noises = [0.0, 0.0], [0.0, 0.0]
+        sums: tuple[Any, Any, Any, Any] = (0.0, 0.0, 0.0, 0.0)
         for i, sample in enumerate(sweeps):
-            s = sample.scale[:, None]
-            for R, C in sample.expected:
-                self._left.append(np.hstack([s * R[:, :-1], s - 1]))
-                self._right.append(C)
-                biases = [biases[0] + sample.scale * R[:, -1].astype(np.float64), biases[1] + C[:, -1].astype(np.float64)]
-            noises = [noises[0] + sample.noise[0], noises[1] + sample.noise[1]]
+            biases = self._add(sample)
+            sums = tuple(total + part for total, part in zip(sums, (*biases, *sample.noise), strict=True))
             if i in kept:
-                R, C = sample.numbers
+                s, (R, C) = sample.scale[:, None], sample.numbers
                 draws.append((np.hstack([s * R, s]).astype(np.float16), C.astype(np.float16)))
-            size = self._right[-1].shape[1]
-            if sum(A.shape[1] for A in self._left) >= _ROOM * size:
-                self._cut(_WIDTH * size)
-        self.row_bias, self.col_bias = (b / (2 * n_sweeps) for b in biases)
-        self.row_noise, self.col_noise = (b / n_sweeps for b in noises)
+        self.row_bias, self.col_bias, self.row_noise, self.col_noise = (total / n_sweeps for total in sums)
         self.row_draws, self.col_draws = (np.stack(side, axis=1) for side in zip(*draws, strict=True))
+
+    def _add(self, sample: Sample) -> tuple[Array, Array]:
+        """Add a sweep to the mean product; return its mean offsets."""
+        s = sample.scale[:, None]
+        for R, C in sample.expected:
+            self._left.append(np.hstack([s * R[:, :-1], s - 1]))
+            self._right.append(C)
+        if sum(A.shape[1] for A in self._left) >= _ROOM * C.shape[1]:
+            self._cut(_WIDTH * C.shape[1])
+        rows, cols = (np.mean([pair[i][:, -1] for pair in sample.expected], axis=0) for i in (0, 1))
+        return sample.scale * np.asarray(rows, np.float64), np.asarray(cols, np.float64)
 
     def _cut(self, rank: int) -> None:
         U, V = compress(np.hstack(self._left), np.hstack(self._right), rank)

@@ -31,11 +31,8 @@ _LEAST_RANK = 4
 _SHARE = 0.7  # of the samples' mean in the model, the rest being the plain fit's
 _MAX_DRAWS = 16  # kept for the spread of the samples
 LEVELS = np.arange(1, 200) / 200  # of the quantiles that intervals are made of
-_HELD_SHARE, _MOST_HELD, _LEAST_HELD = (
-    0.1,
-    20_000,
-    100,
-)  # entries for these; with fewer they are a normal distribution's
+_HELD_SHARE = 0.1  # of the entries, held out to find them
+_MOST_HELD, _LEAST_HELD = 20_000, 100  # of these entries; with fewer the quantiles are a normal distribution's
 _CALIBRATING = 20  # samples of the fit that has not seen them
 _PATTERN_RANK = 16  # features of each row and column from which entries there are
 _PATTERN_SHRINKAGE = 20.0  # entries that each row and column is taken to have more

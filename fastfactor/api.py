@@ -125,8 +125,8 @@ def fit(
         Above 0: the model is the mean of that many samples of the posterior distribution, drawn by block Gibbs sampling
         after the usual fit, and knows its errors (`predict(return_std=True)`, `predict_interval`). For "missing" and
         the squared loss of real numbers, in float32, every other argument but rank, learning_rate and max_epochs (of
-        the usual fit), shape, duplicates, seed and n_threads at its default. The model has rank posterior_samples x
-        rank: 4 posterior_samples (n_rows + n_cols) rank bytes. 50 is a good number.
+        the usual fit), shape, duplicates, seed and n_threads at its default. 50 is a good number. Such a model keeps
+        up to 16 of them: at most (36 rank + 72) (n_rows + n_cols) bytes in all.
     init : Factorization, optional
         A model of the same rank and loss to start from. X may have more rows and columns: those are drawn as usual. Its
         mean and biases become part of the new biases, as far as the fit has some.

@@ -47,8 +47,10 @@ class Factorization(Incremental, Predicting, WithIds):
     recipe : dict
         How the fit went about it, for `transform`, `fold_in` and `partial_fit`; in the fit's own units.
     posterior : dict
-        With posterior_samples: n_samples; row_biases (n_rows, n_samples) and col_biases; row_noise and col_noise, whose
-        product is the variance of an entry's noise. Else empty.
+        With posterior_samples: n_samples; std, the unit of what follows; row_draws (n_rows, n_draws, K + 2), the
+        numbers of a row, its offset and its scale, and col_draws (n_cols, n_draws, K + 1), both float16; row_noise and
+        col_noise, whose product is the variance of an entry's noise; quantiles of standardised errors (199,). Else
+        empty.
     """
 
     U: NDArray[Any]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from itertools import islice
 from typing import Any
 
@@ -16,15 +16,24 @@ from fastfactor.kernels.ridge import Stored
 from fastfactor.matrix.inputs import Observations, as_observations
 from fastfactor.matrix.positives import store_rows, transpose_rows
 from fastfactor.model import Factorization
+from fastfactor.model_selection import random_split
 from fastfactor.options import Options
 from fastfactor.problems import fit_missing
+from fastfactor.solvers.averaging import Average, compress
 from fastfactor.solvers.journal import Journal
-from fastfactor.solvers.sampling import Sample, Side, run_chain
+from fastfactor.solvers.sampling import Side, run_chain
 
 Array = NDArray[Any]
 
 _BURN_IN = 20  # sweeps before the first sample; the chain starts at a fitted model
 _THIN = 2  # sweeps per sample
+_LEAST_RANK = 4
+_SHARE = 0.7  # of the samples' mean in the model, the rest being the plain fit's
+_MAX_DRAWS = 16  # kept for the spread of the samples
+LEVELS = np.arange(1, 200) / 200  # of the quantiles that intervals are made of
+_HELD_SHARE = 0.1  # of the entries, held out to find them
+_MOST_HELD, _LEAST_HELD = 20_000, 100  # of these entries; with fewer the quantiles are a normal distribution's
+_CALIBRATING = 20  # samples of the fit that has not seen them
 _PATTERN_RANK = 16  # features of each row and column from which entries there are
 _PATTERN_SHRINKAGE = 20.0  # entries that each row and column is taken to have more
 _PATTERN_SCALE = 0.3  # of these features: the smaller, the less is expected of them
@@ -62,62 +71,95 @@ def describe_pattern(stored: Stored, shape: tuple[int, int], seed: int) -> tuple
     return normalise(features[0], counts[0]), normalise(features[1], counts[1])
 
 
-def _set_out(observed: Observations, start: Factorization, mean: float, std: float, seed: int) -> tuple[Side, Side]:
-    values = (observed.data[: observed.n_entries] - mean) / std
+def _set_out(observed: Observations, start: Factorization, rank: int, std: float, seed: int) -> tuple[Side, Side]:
+    values = (observed.data[: observed.n_entries] - start.mean) / std
     # Copies of one type, writable: the kernels are compiled once.
     indptr, indices = observed.indptr.astype(np.int64), observed.indices.astype(np.int32)
     stored = store_rows(indptr, indices, values, None, np.dtype(np.float32))
     features = describe_pattern(stored, observed.shape, seed)
     sides = []
-    for entries, F, factors, bias in (
-        (stored, features[0], start.U, start.row_bias),
-        (transpose_rows(stored, observed.shape[1]), features[1], start.V, start.col_bias),
+    for entries, F, factors, bias in zip(
+        (stored, transpose_rows(stored, observed.shape[1])),
+        features,
+        compress(start.U, start.V, rank),
+        (start.row_bias, start.col_bias),
+        strict=True,
     ):
         numbers = np.hstack([factors / std**0.5, bias[:, None] / std]).astype(np.float32)
-        sides.append(Side(entries, F, numbers, np.ones(len(F), np.float32)))
+        ones = np.ones(len(F), np.float32)
+        sides.append(Side(entries, F, numbers, ones, ones))
     return sides[0], sides[1]
+
+
+def choose_rank(observed: Observations, rank: int) -> int:
+    """Return the rank of the samples: no more numbers than entries to tell them from."""
+    return min(rank, max(_LEAST_RANK, observed.n_entries // sum(observed.shape)))
+
+
+@dataclass(frozen=True)
+class Parts:
+    """What a model of samples is made of: a plain fit, and what was kept of the sweeps that start there."""
+
+    plain: Factorization
+    average: Average
+    std: float
+    n_samples: int
+
+    def blend(self, share: float) -> Factorization:
+        """Return the model whose predictions are that share of the average and the rest of the plain fit."""
+        plain, average, std = self.plain, self.average, self.std
+        root = std**-0.5
+        U, V = average.blend(plain.U * root, plain.V * root, share, plain.rank)
+        biases = [
+            (share * std * ours + (1 - share) * theirs).astype(np.float32)
+            for ours, theirs in ((average.row_bias, plain.row_bias), (average.col_bias, plain.col_bias))
+        ]
+        posterior = {
+            "n_samples": self.n_samples,
+            "std": std,
+            "row_draws": average.row_draws,
+            "col_draws": average.col_draws,
+            "row_noise": average.row_noise.astype(np.float32),
+            "col_noise": average.col_noise.astype(np.float32),
+            "quantiles": ndtri(LEVELS),
+        }
+        return replace(plain, U=U / root, V=V / root, row_bias=biases[0], col_bias=biases[1], posterior=posterior)
 
 
 def fit_posterior(
     X: Any, shape: Any, duplicates: str, dtype: Any, options: Options, n_samples: int, journal: Journal
 ) -> Factorization:
-    """Fit as usual, sample from there, and return the mean of the samples as one model of rank n_samples x rank."""
-    start = fit_missing(X, None, shape, duplicates, dtype, options, None, None, journal)
+    """Fit as usual, sample from there and blend both; calibrate the intervals on what a second fit does not see."""
     observed = as_observations(X, shape=shape, duplicates=duplicates)
-    mean, std = float(start.mean), float(observed.std) or 1.0
-    rows, cols = _set_out(observed, start, mean, std, options.seed)
-    chain = run_chain(rows, cols, options.seed)
-    kept = list(islice(chain, _BURN_IN + _THIN - 1, _BURN_IN + _THIN * n_samples, _THIN))
-    return _average(kept, start, std)
+
+    def fit(X: Any, n: int) -> Factorization:
+        plain = fit_missing(X, None, observed.shape, duplicates, dtype, options, None, None, journal)
+        return _sample(as_observations(X, shape=observed.shape, duplicates=duplicates), plain, options, n).blend(_SHARE)
+
+    model = fit(X, n_samples)
+    share = min(_HELD_SHARE, _MOST_HELD / observed.n_entries)
+    if share * observed.n_entries < _LEAST_HELD:
+        return model
+    n = observed.n_entries
+    stored = sp.csr_array((observed.data[:n], observed.indices[:n], observed.indptr), shape=observed.shape)
+    seen, held = random_split(stored, share, seed=options.seed)
+    quantiles = find_quantiles(fit(seen, min(n_samples, _CALIBRATING)), held)
+    return replace(model, posterior={**model.posterior, "quantiles": quantiles})
 
 
-def _average(kept: list[Sample], start: Factorization, std: float) -> Factorization:
-    n = len(kept)
+def _sample(observed: Observations, plain: Factorization, options: Options, n_samples: int) -> Parts:
+    std = float(observed.std) or 1.0
+    rows, cols = _set_out(observed, plain, choose_rank(observed, options.rank), std, options.seed)
+    n_sweeps = _THIN * n_samples
+    sweeps = islice(run_chain(rows, cols, options.seed), _BURN_IN, _BURN_IN + n_sweeps)
+    return Parts(plain, Average(sweeps, n_sweeps, min(n_samples, _MAX_DRAWS)), std, n_samples)
 
-    def join(side: int, scale: float) -> Array:
-        joined = np.hstack([sample.numbers[side][:, :-1] for sample in kept])
-        joined *= np.float32(scale)
-        return joined
 
-    biases = [std * np.stack([sample.numbers[side][:, -1] for sample in kept], axis=1) for side in (0, 1)]
-    biases = [bias.astype(np.float32) for bias in biases]
-    row_noise, col_noise = (np.mean([1 / sample.precision[side] for sample in kept], axis=0) for side in (0, 1))
-    noise = std**2 * np.mean([1 / sample.tau for sample in kept])
-    share = (std / n) ** 0.5
-    return replace(
-        start,
-        U=join(0, share),
-        V=join(1, share),
-        row_bias=biases[0].mean(axis=1),
-        col_bias=biases[1].mean(axis=1),
-        posterior={
-            "n_samples": n,
-            "row_biases": biases[0],
-            "col_biases": biases[1],
-            "row_noise": (noise * row_noise).astype(np.float32),
-            "col_noise": col_noise.astype(np.float32),
-        },
-    )
+def find_quantiles(model: Factorization, held: sp.csr_array) -> Array:
+    """Return the quantiles LEVELS of errors over their standard deviations, on entries that `model` has not seen."""
+    pairs = held.tocoo()
+    predictions, std = model.predict(pairs.row, pairs.col, return_std=True)
+    return np.asarray(np.quantile((held.data - predictions) / std, LEVELS))
 
 
 def check_sampled(model: Factorization, name: str) -> None:
@@ -136,18 +178,22 @@ def predict_std(model: Factorization, rows: Array, cols: Array) -> Array:
     rows, cols : (n,) integer arrays
     """
     posterior = model.posterior
-    n = posterior["n_samples"]
     out = np.empty(len(rows), model.U.dtype)
     for first in range(0, len(rows), _PAIRS):
         r, c = rows[first : first + _PAIRS], cols[first : first + _PAIRS]
-        products = model.U.reshape(len(model.U), n, -1)[r], model.V.reshape(len(model.V), n, -1)[c]
-        samples = n * np.einsum("isk,isk->is", *products, dtype=np.float64)
-        samples += posterior["row_biases"][r] + posterior["col_biases"][c]
+        R, C = posterior["row_draws"][r].astype(np.float32), posterior["col_draws"][c].astype(np.float32)
+        samples = np.einsum("isk,isk->is", R[:, :, :-2], C[:, :, :-1]) + R[:, :, -2] + R[:, :, -1] * C[:, :, -1]
         noise = posterior["row_noise"][r] * posterior["col_noise"][c]
-        out[first : first + _PAIRS] = np.sqrt(samples.var(axis=1) + noise)
+        out[first : first + _PAIRS] = posterior["std"] * np.sqrt(samples.var(axis=1, dtype=np.float64) + noise)
     return out
 
 
-def half_width(coverage: float) -> float:
-    """Return how many standard deviations either side of the mean of a normal distribution hold that share."""
-    return float(ndtri(0.5 + coverage / 2))
+def find_margins(model: Factorization, coverage: float) -> Array:
+    """Return how many standard deviations below and above the prediction hold that share of new entries.
+
+    The quantiles that the model has are interpolated; beyond the last ones they grow as those of a normal distribution.
+    """
+    ends = np.array([(1 - coverage) / 2, (1 + coverage) / 2])
+    inside = np.clip(ends, LEVELS[0], LEVELS[-1])
+    margins = np.interp(inside, LEVELS, model.posterior["quantiles"])
+    return np.asarray(margins * np.where(inside == ends, 1.0, ndtri(ends) / ndtri(inside)))

@@ -73,8 +73,9 @@ class Predicting:
     ) -> tuple[NDArray[Any], NDArray[Any]]:
         """Return an interval for each pair, which holds a new entry there with probability `coverage`.
 
-        For models of `fit(posterior_samples=N)`: the prediction and as many standard deviations either side as a normal
-        distribution needs. The intervals know nothing of bounds or steps that values may have.
+        For models of `fit(posterior_samples=N)`: the prediction and as many standard deviations below and above as it
+        took on entries held out of a second fit; matrices of fewer than a thousand entries get a normal distribution's.
+        The intervals know nothing of bounds or steps that values may have.
 
         Parameters
         ----------
@@ -102,12 +103,12 @@ class Predicting:
         >>> bool((lower < upper).all())
         True
         """
-        from fastfactor.posterior import check_sampled, half_width
+        from fastfactor.posterior import check_sampled, find_margins
 
         check_sampled(self, "predict_interval")
         coverage = check_real(coverage, "coverage", strict=True)
         if coverage >= 1:
             raise ValueError(f"coverage must be below 1, got {coverage}")
         predictions, std = self.predict(rows, cols, return_std=True)
-        margin = (std * half_width(coverage)).astype(std.dtype)
-        return predictions - margin, predictions + margin
+        below, above = find_margins(self, coverage).astype(std.dtype)
+        return predictions + std * below, predictions + std * above

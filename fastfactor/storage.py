@@ -140,16 +140,23 @@ def as_model(fields: dict[str, Any], manifest: Path) -> Factorization:
 
 
 def _check_posterior(posterior: dict[str, Any], U: Any, V: Any, manifest: Path) -> None:
-    n = posterior.get("n_samples")
-    if type(n) is not int or n < 1 or U.shape[1] % n:
-        raise ValueError(f"{manifest}: posterior.n_samples is {n!r}, U has shape {U.shape}")
-    shapes = {
-        "row_biases": (len(U), n),
-        "col_biases": (len(V), n),
-        "row_noise": (len(U),),
-        "col_noise": (len(V),),
+    n, std = posterior.get("n_samples"), posterior.get("std")
+    if type(n) is not int or n < 1:
+        raise ValueError(f"{manifest}: posterior.n_samples is {n!r}")
+    if not isinstance(std, float) or not 0 < std < np.inf:
+        raise ValueError(f"{manifest}: posterior.std is {std!r}")
+    draws = posterior.get("row_draws")
+    n_draws, width = draws.shape[1:] if isinstance(draws, np.ndarray) and draws.ndim == 3 else (1, 2)
+    if n_draws < 1 or width < 2:
+        raise ValueError(f"{manifest}: posterior.row_draws has no room for draws")
+    arrays = {
+        "row_draws": ((len(U), n_draws, width), np.float16),
+        "col_draws": ((len(V), n_draws, width - 1), np.float16),
+        "row_noise": ((len(U),), U.dtype),
+        "col_noise": ((len(V),), U.dtype),
+        "quantiles": ((199,), np.float64),
     }
-    for name, shape in shapes.items():
+    for name, (shape, dtype) in arrays.items():
         array = posterior.get(name)
-        if not isinstance(array, np.ndarray) or array.shape != shape or array.dtype != U.dtype:
-            raise ValueError(f"{manifest}: posterior.{name} is not an array of {U.dtype} and shape {shape}")
+        if not isinstance(array, np.ndarray) or array.shape != shape or array.dtype != dtype:
+            raise ValueError(f"{manifest}: posterior.{name} is not an array of {np.dtype(dtype)} and shape {shape}")

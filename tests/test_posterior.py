@@ -9,6 +9,8 @@ import scipy.sparse as sp
 import fastfactor as ff
 from fastfactor.kernels.posterior import CHUNKS, Conditional, draw_normals, draw_side
 from fastfactor.kernels.simd import Static
+from fastfactor.solvers.averaging import Average
+from fastfactor.solvers.sampling import Sample
 
 NOISE = 0.5
 
@@ -51,7 +53,10 @@ def test_draws_have_the_exact_conditional_distribution():
         prior[:, :size] = rng.standard_normal(size)
         own = np.full(copies, 1.7, np.float32)
         indptr, starts = np.arange(copies + 1) * m, np.array([0, copies // 2, copies])
-        given = Conditional(indptr, np.tile(cols, copies), np.tile(x, copies), starts, W, offsets, own, other)
+        own_units, units = np.full(copies, 0.8, np.float32), rng.uniform(0.5, 2, n_others).astype(np.float32)
+        known = indptr, np.tile(cols, copies), np.tile(x, copies), starts
+        given = Conditional(*known, W, offsets, own, other, own_units, units)
+        x = 0.8 * x * units[cols]
         Z, means = np.zeros_like(prior), np.zeros_like(prior)
         draw_side(given, prior, size, np.uint64(11), Z, means, Static(CHUNKS))
 
@@ -101,17 +106,55 @@ def test_noise_is_found_and_rows_with_few_entries_are_less_certain(model):
     assert std[180:].mean() > 1.2 * std[:180].mean()
 
 
-def test_prediction_is_the_mean_of_the_samples(model):
-    samples = model.posterior["n_samples"]
-    assert samples == 30
-    assert model.rank == 180
-    U, V = model.U.reshape(200, samples, 6).astype(float), model.V.reshape(80, samples, 6).astype(float)
-    each = samples * np.einsum("rsk,csk->src", U, V)
-    each += model.posterior["row_biases"].T[:, :, None] + model.posterior["col_biases"].T[:, None, :] + model.mean
-    predictions, std = model.predict(np.arange(200)[:, None], np.arange(80), return_std=True)
-    np.testing.assert_allclose(predictions, each.mean(axis=0), rtol=1e-4)
-    noise = np.outer(model.posterior["row_noise"], model.posterior["col_noise"])
-    np.testing.assert_allclose(std**2, each.var(axis=0) + noise, rtol=1e-3)
+def test_spread_of_the_draws_and_noise_make_the_error(model):
+    kept = model.posterior
+    assert (kept["n_samples"], model.rank) == (30, 6)
+    assert kept["row_draws"].shape == (200, 16, 8)
+    R, C = kept["row_draws"].astype(float), kept["col_draws"].astype(float)
+    each = np.einsum("rsk,csk->src", R[..., :-2], C[..., :-1]) + R[..., -2].T[:, :, None]
+    each += np.einsum("rs,cs->src", R[..., -1], C[..., -1])
+    _, std = model.predict(np.arange(200)[:, None], np.arange(80), return_std=True)
+    noise = np.outer(kept["row_noise"], kept["col_noise"])
+    np.testing.assert_allclose(std, kept["std"] * np.sqrt(each.var(axis=0) + noise), rtol=1e-3)
+
+
+def test_average_is_the_mean_of_what_was_expected():
+    rng = np.random.default_rng(2)
+
+    def draw(n):
+        return rng.standard_normal((n, 4)).astype(np.float32)
+
+    sweeps = [
+        Sample(
+            (draw(9), draw(7)),
+            ((draw(9), draw(7)), (draw(9), draw(7))),
+            rng.uniform(0.5, 2, 9).astype(np.float32),
+            (rng.uniform(1, 2, 9), rng.uniform(1, 2, 7)),
+        )
+        for _ in range(3)
+    ]
+    each = [
+        sweep.scale[:, None] * (R[:, :-1] @ C[:, :-1].T + R[:, -1:] + C[:, -1])
+        for sweep in sweeps
+        for R, C in sweep.expected
+    ]
+    average = Average(sweeps, 3, 2)
+    U, V = rng.standard_normal((9, 3)).astype(np.float32), rng.standard_normal((7, 3)).astype(np.float32)
+    left, right = average.blend(U, V, 0.6, 7)
+    found = left @ right.T + 0.6 * (average.row_bias[:, None] + average.col_bias)
+    np.testing.assert_allclose(found, 0.6 * np.mean(each, axis=0) + 0.4 * U @ V.T, atol=1e-5)
+    assert average.row_draws.shape == (9, 2, 5)
+    np.testing.assert_allclose(average.row_noise, np.mean([sweep.noise[0] for sweep in sweeps], axis=0))
+
+
+def test_scales_of_rows_are_found():
+    rng = np.random.default_rng(4)
+    scales = np.exp(rng.uniform(-0.7, 0.7, 150))
+    A = scales[:, None] * (rng.standard_normal((150, 2)) @ rng.standard_normal((2, 60)) + rng.standard_normal(60))
+    A[rng.random(A.shape) < 0.5] = np.nan
+    kept = ff.fit(A + 0.3 * scales[:, None] * rng.standard_normal(A.shape), rank=4, posterior_samples=20).posterior
+    found = kept["row_draws"][..., -1].astype(float).mean(axis=1)
+    assert np.corrcoef(np.log(found), np.log(scales))[0, 1] > 0.8
 
 
 def test_equal_seeds_give_equal_bits_with_any_number_of_threads(matrix, model):
@@ -144,7 +187,15 @@ def test_saved_model_says_the_same(model, tmp_path):
 
 @pytest.mark.parametrize(
     "change",
-    [{"n_samples": 7}, {"n_samples": True}, {"row_biases": np.ones((200, 2), np.float32)}, {"col_noise": np.ones(80)}],
+    [
+        {"n_samples": 0},
+        {"n_samples": True},
+        {"std": np.nan},
+        {"row_draws": np.ones((200, 8), np.float16)},
+        {"col_draws": np.ones((80, 16, 8), np.float16)},
+        {"col_noise": np.ones(80)},
+        {"quantiles": np.ones(3)},
+    ],
     ids=lambda change: next(iter(change)),
 )
 def test_samples_that_do_not_fit_are_not_loaded(model, tmp_path, change):
@@ -168,7 +219,7 @@ def test_mean_of_samples_is_not_what_new_rows_are_fitted_to(matrix, model):
     for name, ask in (
         ("fold_in", lambda: model.transform(matrix[:2])),
         ("partial_fit", lambda: model.partial_fit(matrix)),
-        ("init", lambda: ff.fit(matrix, rank=180, init=model)),
+        ("init", lambda: ff.fit(matrix, rank=6, init=model)),
     ):
         with pytest.raises(ValueError, match=f"{name}.*posterior_samples"):
             ask()

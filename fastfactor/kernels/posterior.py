@@ -1,9 +1,9 @@
 """Draws of one side's factors given the other's: the conditional of block Gibbs sampling (docs/posterior.md).
 
 Given the other side, the numbers z of a row are those of a linear regression: z ~ N(prior, I) before anything is
-observed, then t = W z + noise. A row with at least as many entries as numbers solves its normal equations by Cholesky;
-one with fewer draws from the prior and corrects the draw by what its entries say (Matheron's rule), in the dimension of
-the entries.
+observed, then t = W z + noise, where t is what was observed over the scales of its row and column. A row with at least
+as many entries as numbers solves its normal equations by Cholesky; one with fewer draws from the prior and corrects the
+draw by what its entries say (Matheron's rule), in the dimension of the entries.
 """
 
 from __future__ import annotations
@@ -38,6 +38,8 @@ class Conditional(NamedTuple):
     offsets : (n_others,) array
     own, other : (n,), (n_others,) arrays
         The noise of entry (r, c) has the variance 1 / (own[r] other[c]).
+    own_units, other_units : (n,), (n_others,) arrays
+        Entry (r, c) is its value times own_units[r] other_units[c].
     """
 
     indptr: Any
@@ -48,6 +50,8 @@ class Conditional(NamedTuple):
     offsets: Any
     own: Any
     other: Any
+    own_units: Any
+    other_units: Any
 
 
 @kernel
@@ -81,7 +85,8 @@ def gather(given, r, first, n, prior, size, G, static):
     for i in range(n):
         c = given.indices[start + i]
         weight = np.sqrt(given.own[r] * given.other[c])
-        t = given.values[start + i] - given.offsets[c] - dot_rows(given.W, c, prior, r, n_chunks, static)
+        t = given.values[start + i] * given.own_units[r] * given.other_units[c]
+        t -= given.offsets[c] + dot_rows(given.W, c, prior, r, n_chunks, static)
         for k in range(n_chunks):
             store(G, i, k, load(given.W, c, k, static) * weight, static)
         G[i, size] = weight * t
@@ -219,13 +224,20 @@ def draw_side(given, prior, size, seed, Z, means, static):
 
 
 @parallel_kernel
-def sum_squares(given, M, sums, static):
-    """Write sum_c other[c] (x_rc - offsets_c - W_c . M_r)^2 of each row to `sums`."""
+def sum_moments(given, M, sums, static):
+    """Write the sums of y y, y m and m m over each row to `sums`, weighted by other[c].
+
+    y is the observed entry in the units of its column, though not of its row; m = offsets_c + W_c . M_r.
+    """
     n_chunks = given.W.shape[1] // LANES
     for s in prange(len(given.starts) - 1):
         for r in range(given.starts[s], given.starts[s + 1]):
-            sums[r] = 0
+            yy, ym, mm = 0.0, 0.0, 0.0
             for i in range(given.indptr[r], given.indptr[r + 1]):
                 c = given.indices[i]
-                e = given.values[i] - given.offsets[c] - dot_rows(given.W, c, M, r, n_chunks, static)
-                sums[r] += np.float64(given.other[c] * e * e)
+                m = np.float64(given.offsets[c] + dot_rows(given.W, c, M, r, n_chunks, static))
+                y, weight = np.float64(given.values[i] * given.other_units[c]), np.float64(given.other[c])
+                yy += weight * y * y
+                ym += weight * y * m
+                mm += weight * m * m
+            sums[r, 0], sums[r, 1], sums[r, 2] = yy, ym, mm

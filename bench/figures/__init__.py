@@ -21,6 +21,8 @@ NAMES = {
     "pca": "uses.pca",
     "per-entry": "measured.per_entry",
     "pseudo-inverse": "uses.pseudo_inverse",
+    "speed": "measured.speed",
+    "time-to-rmse": "measured.time_to_rmse",
 }
 
 

@@ -25,7 +25,7 @@ def figures_of(recorder):
 
 def test_per_entry_follows_each_solver_to_the_optimum(recorder, monkeypatch):
     monkeypatch.setattr(per_entry, "RANK", 8)
-    monkeypatch.setattr(per_entry, "EPOCHS", (2, 40))
+    monkeypatch.setattr(per_entry, "EPOCHS", (2, 12))
     per_entry.run(recorder)
     curves = {curve.peer: curve for curve in recorder.curves}
     assert set(curves) == {"per-entry SGD", "fastfactor.svd", "scipy arpack", "scipy propack"}

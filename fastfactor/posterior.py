@@ -132,18 +132,18 @@ def fit_posterior(
     """Fit as usual, sample from there and blend both; calibrate the intervals on what a second fit does not see."""
     observed = as_observations(X, shape=shape, duplicates=duplicates)
 
-    def fit(X: Any, n: int) -> Factorization:
+    def fit(X: Any, observed: Observations, n: int) -> Factorization:
         plain = fit_missing(X, None, observed.shape, duplicates, dtype, options, None, None, journal)
-        return _sample(as_observations(X, shape=observed.shape, duplicates=duplicates), plain, options, n).blend(_SHARE)
+        return _sample(observed, plain, options, n).blend(_SHARE)
 
-    model = fit(X, n_samples)
+    model = fit(X, observed, n_samples)
     share = min(_HELD_SHARE, _MOST_HELD / observed.n_entries)
     if share * observed.n_entries < _LEAST_HELD:
         return model
     n = observed.n_entries
     stored = sp.csr_array((observed.data[:n], observed.indices[:n], observed.indptr), shape=observed.shape)
     seen, held = random_split(stored, share, seed=options.seed)
-    quantiles = find_quantiles(fit(seen, min(n_samples, _CALIBRATING)), held)
+    quantiles = find_quantiles(fit(seen, as_observations(seen), min(n_samples, _CALIBRATING)), held)
     return replace(model, posterior={**model.posterior, "quantiles": quantiles})
 
 
@@ -196,4 +196,6 @@ def find_margins(model: Factorization, coverage: float) -> Array:
     ends = np.array([(1 - coverage) / 2, (1 + coverage) / 2])
     inside = np.clip(ends, LEVELS[0], LEVELS[-1])
     margins = np.interp(inside, LEVELS, model.posterior["quantiles"])
-    return np.asarray(margins * np.where(inside == ends, 1.0, ndtri(ends) / ndtri(inside)))
+    beyond = inside != ends
+    margins[beyond] *= ndtri(ends[beyond]) / ndtri(inside[beyond])
+    return np.asarray(margins)

@@ -232,14 +232,21 @@ def call_svds(stage):
         compare_values(s[::-1], np.nan_to_num(stage.case.truth, posinf=np.inf, neginf=-np.inf), tolerance(s))
 
 
-def call_svd(stage):
-    A, rng = stage.draw(needs_all=True), stage.rng
+def draw_with_rank(stage):
+    """Return a matrix and how many triplets to ask of it, or None for a tuple of lists, which is no triplets here."""
+    A = stage.draw(needs_all=True)
     if is_array_like(A):
         stage.case.faults.clear()
-        return
+        return None
     smaller = min(stage.case.truth.shape)
     stage.need("triplets", "converted", "list", "wild")
-    k = int(rng.integers(1, max(min(smaller, 5), 1) + 1))
+    return A, int(stage.rng.integers(1, max(min(smaller, 5), 1) + 1))
+
+
+def call_svd(stage):
+    if (drawn := draw_with_rank(stage)) is None:
+        return
+    A, k = drawn
     result = ff.svd(A, k)
     check_finite(*result, result.residuals)
     if result.converged:
@@ -247,13 +254,9 @@ def call_svd(stage):
 
 
 def call_pca(stage):
-    A, rng = stage.draw(needs_all=True), stage.rng
-    if is_array_like(A):
-        stage.case.faults.clear()
+    if (drawn := draw_with_rank(stage)) is None:
         return
-    smaller = min(stage.case.truth.shape)
-    stage.need("triplets", "converted", "list", "wild")
-    k = int(rng.integers(1, max(min(smaller, 5), 1) + 1))
+    (A, k), rng = drawn, stage.rng
     center, scale = bool(rng.random() < 0.8), bool(rng.random() < 0.3)
     result = ff.pca(A, k, center=center, scale=scale)
     check_finite(*result, result.residuals, result.mean, result.scale)

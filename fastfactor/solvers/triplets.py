@@ -10,7 +10,8 @@ import scipy.linalg
 from numpy.typing import NDArray
 
 from fastfactor.blas import pad
-from fastfactor.matrix.operators import BLOCK, DeflatedOperand, DenseOperand, Operand
+from fastfactor.matrix.dense import DenseOperand
+from fastfactor.matrix.operand import BLOCK, DeflatedOperand, Operand
 from fastfactor.solvers.subspace import Basis, Request, Ritz, solve
 from fastfactor.solvers.tall import (
     find_phases,

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import warnings
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from fastfactor.exceptions import warn_caller
 from fastfactor.kernels.losses import LOSSES, find_loss, find_traits
 from fastfactor.kernels.update import Factors
 from fastfactor.matrix.domains import check_domain, check_labels, locate_in
@@ -75,10 +75,9 @@ def fit_zero(problem: Problem, options: Options, journal: Journal | None = None)
     A = as_dense(X, shape=problem.shape)
     work = A.size * options.rank * (options.max_epochs or count_epochs_of_all(A.shape))
     if work > _SLOW_DENSE_WORK:
-        warnings.warn(
+        warn_caller(
             f"unobserved='zero' visits all {A.shape[0]} x {A.shape[1]} entries each epoch, about {work / 3e9:.0f} s on "
-            f"two cores{'; fastfactor.svd solves the same problem much faster' if sample_weight is None else ''}",
-            stacklevel=3,
+            f"two cores{'; fastfactor.svd solves the same problem much faster' if sample_weight is None else ''}"
         )
     computed = check_dtype(dtype, A.dtype, A.dtype)
     _check_real_only(options, computed)
@@ -116,10 +115,9 @@ def fit_missing(problem: Problem, options: Options, journal: Journal | None = No
     computed = check_dtype(problem.dtype, observed.data.dtype, np.float32)
     _check_real_only(options, computed)
     if observed.std == 0:
-        warnings.warn(
+        warn_caller(
             f"all stored values of X equal {observed.data[0]}: with unobserved='missing' there is nothing to learn but "
-            "that; for implicit feedback use unobserved='weak'",
-            stacklevel=3,
+            "that; for implicit feedback use unobserved='weak'"
         )
     weights = _weigh(problem, observed)
     return _fit_entries("missing", problem, observed, weights, computed, options, journal)

@@ -37,8 +37,7 @@ def run(recorder: Recorder) -> None:
             matrix = generate.standard_ratings(size)
             np.savez(Path(folder) / "matrix.npz", data=matrix.data, indices=matrix.indices, indptr=matrix.indptr)
             generate.write_table(matrix, Path(folder) / "table.parquet")
-            if size != "100M":
-                generate.write_table(matrix, Path(folder) / "table.csv")
+            generate.write_table(matrix, Path(folder) / "table.csv")
             sp.save_npz(Path(folder) / "scipy.npz", matrix, compressed=False)
             del matrix
             _compare(recorder, size, Path(folder))

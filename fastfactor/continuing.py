@@ -52,7 +52,7 @@ def partial_fit(
         if recipe.unobserved == "zero":
             more = fit_zero(matrix, False, shape, "sum", dtype, options, model)
         elif recipe.unobserved == "weak":
-            more = fit_positives(matrix, shape, "error", dtype, options, None, recipe.others, model, search=False)
+            more = fit_positives(matrix, shape, "error", dtype, options, None, recipe.others, model, False)
         else:
             more = _fit_entries(model, recipe, matrix, shape, options)
     labels = (X.row_labels, X.col_labels) if isinstance(X, Labelled) else (None, None)

@@ -13,20 +13,22 @@ from fastfactor.kernels.losses import LOSSES, find_loss, find_traits
 from fastfactor.kernels.update import Factors
 from fastfactor.matrix.domains import check_domain, check_labels, locate_in
 from fastfactor.matrix.grid import Grid, Held
-from fastfactor.matrix.inputs import Observations, as_dense, as_observations
+from fastfactor.matrix.inputs import Observations, as_dense, as_observations, is_sparse
 from fastfactor.matrix.mapped import drop_pages
-from fastfactor.matrix.positives import as_positives, store_rows
+from fastfactor.matrix.positives import Positives, as_positives, store_rows
 from fastfactor.matrix.sizes import measure
 from fastfactor.matrix.weights import as_weights, weigh_moments
 from fastfactor.model import Factorization
 from fastfactor.options import Options, check_dtype, check_lengths, check_real, refuse_beyond
 from fastfactor.solvers.budget import Planned, predict_dense_memory, predict_memory
 from fastfactor.solvers.fitting import Fitted, Task, fit_dense, fit_observed, may_stop
+from fastfactor.solvers.held_ranks import HeldRanks
 from fastfactor.solvers.journal import Journal
+from fastfactor.solvers.pairs import fit_pairs
 from fastfactor.solvers.recipe import Recipe
 from fastfactor.solvers.schedule import count_epochs_of_all
 from fastfactor.solvers.standard import Standard, standardise
-from fastfactor.solvers.weak import Positives, fit_weak
+from fastfactor.solvers.weak import fit_weak
 from fastfactor.starting import as_start
 
 _SLOW_DENSE_WORK = 2e11  # entries x rank x epochs of unobserved="zero": minutes
@@ -42,10 +44,13 @@ def fit_zero(
     init: Factorization | None,
     journal: Journal | None = None,
     limit: float = np.inf,
+    sample_weight: Any = None,
 ) -> Factorization:
     """Fit every entry, what is not stored being 0; refuse to take more than `limit` bytes."""
     if validation is not None and validation is not False:
         raise ValueError("validation must be None or False where unobserved='zero': every entry is fitted")
+    if sample_weight is not None and is_sparse(sample_weight):
+        raise ValueError("sample_weight must be a dense array where unobserved='zero': every entry of X has a weight")
     if duplicates not in ("error", "sum"):
         raise ValueError(f"duplicates must be 'sum' (or the default) where unobserved='zero', got {duplicates!r}")
     if limit < np.inf and hasattr(X, "shape") and hasattr(X, "dtype"):
@@ -57,11 +62,17 @@ def fit_zero(
     if work > _SLOW_DENSE_WORK:
         warnings.warn(
             f"unobserved='zero' visits all {A.shape[0]} x {A.shape[1]} entries each epoch, about {work / 3e9:.0f} s on "
-            "two cores; fastfactor.svd solves the same problem much faster",
+            f"two cores{'; fastfactor.svd solves the same problem much faster' if sample_weight is None else ''}",
             stacklevel=3,
         )
     computed = check_dtype(dtype, A.dtype, A.dtype)
     _check_real_only(options, computed)
+    if sample_weight is not None:
+        observed = as_observations(A)
+        check_lengths(options, A.shape)
+        planned = replace(options, max_epochs=options.max_epochs or count_epochs_of_all(A.shape))
+        weights = as_weights(sample_weight, A, observed)
+        return _fit_entries("zero", observed, weights, False, computed, planned, init, journal)
     if options.loss == "squared":
         largest = float(np.abs(A).max())
         scale = largest * float(np.sqrt(np.mean(np.abs(A / (largest or 1.0)) ** 2))) or 1.0
@@ -106,6 +117,20 @@ def fit_missing(
             stacklevel=3,
         )
     weights = None if sample_weight is None else as_weights(sample_weight, X, observed)
+    return _fit_entries("missing", observed, weights, validation, computed, options, init, journal)
+
+
+def _fit_entries(
+    unobserved: str,
+    observed: Observations,
+    weights: NDArray[Any] | None,
+    validation: Any,
+    computed: np.dtype[Any],
+    options: Options,
+    init: Factorization | None,
+    journal: Journal | None,
+) -> Factorization:
+    """Fit the entries of `observed`, each with its weight, and describe it as a fit of `unobserved`."""
     if weights is not None:
         observed = weigh_moments(observed, weights)
     standard = _standardise(observed, options, computed, weights)
@@ -117,7 +142,7 @@ def fit_missing(
     task = Task.of(options, computed, standard, as_start(init, observed.shape, computed), journal)
     fitted, grid = fit_observed(observed, _check_validation(validation, observed, task), options, task, weights)
     penalty = fitted.selection["regularization"]
-    described = Recipe.of("missing", options, standard, penalty, weight=mean_weight)
+    described = Recipe.of(unobserved, options, standard, penalty, weight=mean_weight)
     by_frequency = fitted.selection["scaled_by_frequency"]
     recipe = described.scaled_by_frequency(np.diff(observed.indptr)) if by_frequency else asdict(described)
     return as_model(fitted, task, grid.row_order, grid.col_order, recipe)
@@ -132,22 +157,56 @@ def fit_positives(
     sample_weight: Any,
     others: float | None,
     init: Factorization | None,
-    search: bool,
+    validation: Any,
     journal: Journal | None = None,
 ) -> Factorization:
-    """Fit positives, and zeros of small weight."""
+    """Fit positives against all else: zeros of small weight, or what is drawn to be ranked below them."""
     observed = as_positives(X, shape, duplicates)
     check_lengths(options, observed.shape)
     computed = check_dtype(dtype, observed.data.dtype, np.float32)
     weights = None if sample_weight is None else as_weights(sample_weight, X, observed)
     start = as_start(init, observed.shape, computed)
-    task = Task.of(options, computed, Standard.of_moments(0.0, 1.0, 1.0), start, journal)
     ones = np.ones(observed.n_entries)
     positives = Positives.of(store_rows(observed.indptr, observed.indices, ones, weights, computed), observed.shape[1])
-    fitted = fit_weak(positives, others, task, search=search)
+    held, search = _hold_positives(validation, positives, options), validation is not False
+    if find_traits(options.loss).pairs:
+        mean_weight = 1.0 if weights is None else float(weights.mean())
+        standard = Standard(0.0, 1.0, mean_weight, baseline=float(np.log(2)))
+        task = Task.of(options, computed, standard, start, journal)
+        fitted, grid = fit_pairs(positives, task, search=search, held=held)
+        recipe = Recipe.of("weak", options, standard, fitted.selection["regularization"], weight=mean_weight)
+        return as_model(fitted, task, grid.row_order, grid.col_order, asdict(recipe))
+    task = Task.of(options, computed, Standard.of_moments(0.0, 1.0, 1.0), start, journal)
+    fitted = fit_weak(positives, others, task, search=search, held=held)
     chosen = fitted.selection["unobserved_weight"]
-    recipe = asdict(Recipe.of("weak", options, task.standard, fitted.selection["regularization"], others=chosen))
-    return as_model(fitted, task, np.arange(observed.shape[0]), np.arange(observed.shape[1]), recipe)
+    recipe = Recipe.of("weak", options, task.standard, fitted.selection["regularization"], others=chosen)
+    return as_model(fitted, task, np.arange(observed.shape[0]), np.arange(observed.shape[1]), asdict(recipe))
+
+
+def _hold_positives(validation: Any, positives: Positives, options: Options) -> HeldRanks | None:
+    """Return what a fit of implicit feedback is to be judged by, where the caller says so, and what is left to fit."""
+    if validation is None or validation is False:
+        return None
+    if isinstance(validation, float | np.floating):
+        return HeldRanks.of_share(positives, _check_share(validation), options.rank, options.seed)
+    shape = positives.shape if isinstance(validation, tuple) else None
+    given = as_positives(validation, shape, "error", "validation")
+    if given.shape != positives.shape:
+        raise ValueError(f"validation has shape {given.shape}, X has {positives.shape}")
+    stored = Positives.of(store_rows(given.indptr, given.indices, given.data, None, np.float32), given.shape[1]).sides[
+        0
+    ]
+    rows, known = np.repeat(np.arange(given.shape[0]), np.diff(stored.indptr)), positives.sides[0]
+    keys = rows * given.shape[1] + stored.indices
+    both = np.flatnonzero(
+        np.isin(keys, np.repeat(np.arange(given.shape[0]), np.diff(known.indptr)) * given.shape[1] + known.indices)
+    )
+    if both.size:
+        raise ValueError(
+            f"validation[{rows[both[0]]}, {stored.indices[both[0]]}] is stored in X too: what was fitted is left "
+            "out of the lists that a fit is judged by"
+        )
+    return HeldRanks.of(positives, stored.indptr, stored.indices, options.rank, options.seed)
 
 
 def _check_room(
@@ -224,15 +283,20 @@ def _check_range_of(dtype: np.dtype[Any], shift: Any, scale: float) -> None:
         )
 
 
+def _check_share(validation: Any) -> float:
+    """Return a share of the entries to hold out."""
+    share = check_real(float(validation), "validation", strict=True)
+    if share >= 1:
+        raise ValueError(f"validation must be a share below 1, got {validation}")
+    return share
+
+
 def _check_validation(validation: Any, observed: Observations, task: Task) -> Any:
     """Return None, False, a share, or a function from the grid to the entries given."""
     if validation is None or validation is False:
         return validation
     if isinstance(validation, float | np.floating):
-        share = check_real(validation, "validation", strict=True)
-        if share >= 1:
-            raise ValueError(f"validation must be a share below 1, got {validation}")
-        return share
+        return _check_share(validation)
     shape = observed.shape if isinstance(validation, tuple) else None
     given = as_observations(validation, shape=shape, name="validation")
     if given.shape != observed.shape:

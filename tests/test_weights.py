@@ -85,3 +85,30 @@ def test_validation_loss_is_weighted(ratings, weights):
     heavier.data = 10 * weights.data
     other = ff.fit(ratings, 4, sample_weight=heavier, regularization=0.5, max_epochs=3, validation=0.3)
     np.testing.assert_allclose(other.history["validation_loss"], 10 * model.history["validation_loss"], rtol=1e-3)
+
+
+# --- every entry with a weight of its own: unobserved="zero"
+
+
+def test_weighted_low_rank_approximation_is_stationary():
+    rng = np.random.default_rng(3)
+    A, W = rng.standard_normal((30, 20)), rng.random((30, 20)) + 0.2
+    model = ff.fit(A, 2, unobserved="zero", sample_weight=W, max_epochs=3000, dtype="float64")
+    e = W * (A - model.U @ model.V.T)
+    assert np.abs(e @ model.V).max() < 0.02 * np.abs((W * A) @ model.V).max()
+    assert np.abs(e.T @ model.U).max() < 0.02 * np.abs((W * A).T @ model.U).max()
+    loss = np.average((A - model.reconstruct()) ** 2, weights=W)
+    plain = ff.fit(A, 2, unobserved="zero", max_epochs=3000, dtype="float64")
+    assert loss < np.average((A - plain.reconstruct()) ** 2, weights=W)
+    assert model.history["train_loss"][-1] == pytest.approx(W.mean() * loss, rel=1e-2)
+
+
+def test_what_weighs_nothing_is_filled_in():
+    rng = np.random.default_rng(4)
+    A = rng.standard_normal((40, 2)) @ rng.standard_normal((2, 30))
+    W = (rng.random(A.shape) < 0.6).astype(float)
+    for X in (A * W, sp.csr_array(A * W)):
+        model = ff.fit(X, 2, unobserved="zero", sample_weight=W, max_epochs=2000)
+        assert np.abs(model.reconstruct() - A).max() < 0.2
+        assert model.loss == "squared"
+    np.testing.assert_allclose(model.transform(A[:3]) @ model.V.T, A[:3], atol=0.2)

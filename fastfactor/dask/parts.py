@@ -171,7 +171,7 @@ def sweep_tile(
     blocks = Blocks(entries, np.array([0, len(entries) - int(AHEAD)], np.uint64), *sizes)
     losses = np.zeros((1, 1))
     with using_threads(1):
-        launch(sweep_stored, factors, blocks, np.zeros(1, np.int64), losses, step, Static(spec))
+        launch(sweep_stored, factors, blocks, None, np.zeros(1, np.int64), losses, step, Static(spec))
     loss = float(losses[0, 0]) + (0.0 if is_first else rows[2])
     return (factors.U, factors.row_bias, loss), (factors.V, factors.col_bias)
 

@@ -61,7 +61,7 @@ class DaskGrid:
         """Shape of the matrix."""
         return self.cluster.shape
 
-    def begin_epoch(self, order: NDArray[np.int64]) -> None:
+    def begin_epoch(self, epoch: int, order: NDArray[np.int64]) -> None:
         """Take note of the diagonals that make up the epoch."""
         self.upcoming, self.done = order.tolist(), []
 

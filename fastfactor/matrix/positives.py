@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -38,6 +40,53 @@ def transpose_rows(stored: Stored, n_cols: int) -> Stored:
     sort_by_row(stored.indices, indptr, order)
     rows = np.repeat(np.arange(len(stored.indptr) - 1, dtype=np.int32), np.diff(stored.indptr))
     return Stored(indptr, rows[order], stored.targets[order], stored.weights[order], slice_rows(indptr))
+
+
+@dataclass(frozen=True)
+class Positives:
+    """The stored entries from both sides.
+
+    Attributes
+    ----------
+    shape : (int, int)
+    sides : (Stored, Stored)
+        By row and by column.
+    """
+
+    shape: tuple[int, int]
+    sides: tuple[Stored, Stored]
+
+    @classmethod
+    def of(cls, by_row: Stored, n_cols: int) -> Positives:
+        """Return the entries, which are given by row; on both sides they are sorted."""
+        by_col, n_rows = transpose_rows(by_row, n_cols), len(by_row.indptr) - 1
+        return cls((n_rows, n_cols), (transpose_rows(by_col, n_rows), by_col))
+
+    @property
+    def n_entries(self) -> int:
+        """Number of stored entries."""
+        return len(self.sides[0].indices)
+
+    @functools.cached_property
+    def weights(self) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        """Weight of the stored entries of each row, and of each column."""
+        (by_row, by_col), (n_rows, n_cols) = self.sides, self.shape
+        rows = np.bincount(by_col.indices, by_col.weights, n_rows).astype(np.float64)
+        return rows, np.bincount(by_row.indices, by_row.weights, n_cols).astype(np.float64)
+
+    def weigh_all(self, side: int, others: float) -> NDArray[np.float64]:
+        """Return the weight of all entries of each row (of each column: side 1), those that are not stored included."""
+        missing = self.shape[1 - side] - np.diff(self.sides[side].indptr)
+        return np.asarray(self.weights[side] + others * missing)
+
+    def without(self, held: NDArray[np.bool_]) -> Positives:
+        """Return the entries that are not `held`, one flag for each in the order of the rows."""
+        stored, kept = self.sides[0], ~held
+        indptr = np.concatenate(([0], np.cumsum(kept)))[stored.indptr]
+        rest = stored._replace(
+            indptr=indptr, indices=stored.indices[kept], targets=stored.targets[kept], weights=stored.weights[kept]
+        )
+        return Positives.of(rest, self.shape[1])
 
 
 def as_positives(X: Any, shape: Any, duplicates: str, name: str = "X") -> Observations:

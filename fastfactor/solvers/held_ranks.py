@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from fastfactor.kernels.metrics import score_lists
-from fastfactor.kernels.ridge import Stored
 from fastfactor.kernels.topn import Seen
 from fastfactor.kernels.update import Factors
+from fastfactor.matrix.positives import Positives
 from fastfactor.solvers.selection import MIN_HELD
 from fastfactor.solvers.top import select_top
 from fastfactor.threads import launch
@@ -23,44 +24,41 @@ _MIN_ROWS, _MAX_ROWS = 1000, 5000  # that are judged
 
 @dataclass(frozen=True)
 class HeldRanks:
-    """Positives held out from some rows.
+    """Positives held out from some rows, and the others, which are fitted.
 
     Attributes
     ----------
-    flags : (n_entries,) bool array
-        Which entries are held out, in the order of the rows.
+    rest : Positives
+        All that may be fitted.
     rows : (n,) int64 array
-        The rows they are in, ascending.
+        The rows that are judged, ascending.
     indptr : (n + 1,) int64 array
     indices : (n_held,) int64 array
-        Their columns, ascending within each of `rows`.
+        Their held-out columns, ascending within each of `rows`.
     """
 
-    flags: NDArray[np.bool_]
+    rest: Positives
     rows: NDArray[np.int64]
     indptr: NDArray[np.int64]
     indices: NDArray[np.int64]
 
     @staticmethod
-    def is_possible(stored: Stored) -> bool:
+    def is_possible(positives: Positives) -> bool:
         """Whether there are enough rows that have one to hold out and one to keep."""
-        return int((np.diff(stored.indptr) >= 2).sum()) >= MIN_HELD
+        return int((np.diff(positives.sides[0].indptr) >= 2).sum()) >= MIN_HELD
 
     @classmethod
-    def draw(cls, stored: Stored, n_cols: int, rank: int, seed: int) -> HeldRanks:
-        """Choose the rows, and the entries.
+    def draw(cls, positives: Positives, rank: int, seed: int) -> HeldRanks:
+        """Choose the rows, and a quarter of the positives of each.
 
         Parameters
         ----------
-        stored : Stored
-            By row, columns ascending.
+        positives : Positives
         rank : int
-            Of the factors that are to be judged; with `n_cols` it says what the judgement of a row costs.
+            Of the factors that are to be judged; with the number of columns it says what the judgement of a row costs.
         """
-        rng = np.random.default_rng([seed, 3])
-        able = np.flatnonzero(np.diff(stored.indptr) >= 2)
-        wanted = min(max(int(_WORK / (2 * n_cols * rank)), _MIN_ROWS), _MAX_ROWS, len(able))
-        rows = np.sort(rng.permutation(able)[:wanted])
+        rng, stored = np.random.default_rng([seed, 3]), positives.sides[0]
+        rows = _choose_rows(np.flatnonzero(np.diff(stored.indptr) >= 2), positives.shape[1], rank, rng)
         flags = np.zeros(len(stored.indices), bool)
         counts = []
         for r in rows:
@@ -68,21 +66,55 @@ class HeldRanks:
             counts.append(max(1, (stop - start) // _SHARE))
             flags[start + rng.permutation(stop - start)[: counts[-1]]] = True
         indptr = np.concatenate(([0], np.cumsum(counts)))
-        return cls(flags, rows, indptr, stored.indices[flags].astype(np.int64))
+        return cls(positives.without(flags), rows, indptr, stored.indices[flags].astype(np.int64))
 
-    def judge(self, factors: Factors, rest: Stored) -> float:
+    @classmethod
+    def of_share(cls, positives: Positives, share: float, rank: int, seed: int) -> HeldRanks:
+        """Hold out that share of all positives.
+
+        Raises
+        ------
+        ValueError
+            If none would be held out, or none left.
+        """
+        stored = positives.sides[0]
+        flags = np.random.default_rng([seed, 5]).random(len(stored.indices)) < share
+        if not 0 < flags.sum() < len(flags):
+            raise ValueError(
+                f"validation={share} holds out {flags.sum()} of the {len(flags)} entries of X: there must be some on "
+                "both sides"
+            )
+        indptr = np.concatenate(([0], np.cumsum(flags)))[stored.indptr]
+        return cls.of(positives.without(flags), indptr, stored.indices[flags], rank, seed)
+
+    @classmethod
+    def of(cls, rest: Positives, indptr: NDArray[np.int64], indices: NDArray[Any], rank: int, seed: int) -> HeldRanks:
+        """Judge by the given columns of each row, ascending; of many rows that have some by a part."""
+        counts = np.diff(indptr)
+        rng = np.random.default_rng([seed, 3])
+        rows = _choose_rows(np.flatnonzero(counts), rest.shape[1], rank, rng)
+        kept = np.repeat(np.isin(np.arange(len(counts)), rows), counts)
+        return cls(rest, rows, np.concatenate(([0], np.cumsum(counts[rows]))), indices[kept].astype(np.int64))
+
+    def judge(self, factors: Factors) -> float:
         """Return the mean over rows of the normalised discounted gain of the first columns, those in `rest` left out.
 
         Parameters
         ----------
         factors : Factors
-        rest : Stored
-            What the factors were fitted to: all that is not held out, columns ascending.
+            In the order of the matrix.
         """
-        seen = Seen(rest.indices, rest.indptr[self.rows], rest.indptr[self.rows + 1])
+        stored = self.rest.sides[0]
+        seen = Seen(stored.indices, stored.indptr[self.rows], stored.indptr[self.rows + 1])
         lists, _ = select_top(factors.U, factors.V, self.rows, seen, LENGTH, None)
         scores, faults = np.empty((len(lists), 2)), np.empty(len(lists), np.bool_)
         gains = 1 / np.log2(np.arange(2.0, LENGTH + 2))
         relevant = Seen(self.indices, self.indptr[:-1], self.indptr[1:])
         launch(score_lists, lists, LENGTH, relevant, gains, scores, faults)
         return float(scores[:, 1].mean())
+
+
+def _choose_rows(able: NDArray[np.int64], n_cols: int, rank: int, rng: np.random.Generator) -> NDArray[np.int64]:
+    """Return as many of the rows as may be judged, at random, ascending."""
+    wanted = min(max(int(_WORK / (2 * n_cols * rank)), _MIN_ROWS), _MAX_ROWS, len(able))
+    return np.sort(rng.permutation(able)[:wanted])

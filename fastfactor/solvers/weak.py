@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 import time
 from dataclasses import dataclass, replace
 from typing import Any
@@ -11,10 +10,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fastfactor.blas import one_blas_thread, rotate_rows, run_in_slices
-from fastfactor.kernels.ridge import N_SCRATCH, Ridge, Stored, solve_rows
+from fastfactor.kernels.ridge import N_SCRATCH, Ridge, solve_rows
 from fastfactor.kernels.simd import Static
 from fastfactor.kernels.update import Factors
-from fastfactor.matrix.positives import transpose_rows
+from fastfactor.matrix.positives import Positives
 from fastfactor.solvers.fitting import Fitted, Task
 from fastfactor.solvers.held_ranks import HeldRanks
 from fastfactor.solvers.journal import Epoch, Progress, log, trial_callback
@@ -50,53 +49,6 @@ class Weighing:
 
     others: float
     penalty: tuple[Any, Any]
-
-
-@dataclass(frozen=True)
-class Positives:
-    """The stored entries from both sides.
-
-    Attributes
-    ----------
-    shape : (int, int)
-    sides : (Stored, Stored)
-        By row and by column.
-    """
-
-    shape: tuple[int, int]
-    sides: tuple[Stored, Stored]
-
-    @classmethod
-    def of(cls, by_row: Stored, n_cols: int) -> Positives:
-        """Return the entries, which are given by row; on both sides they are sorted."""
-        by_col, n_rows = transpose_rows(by_row, n_cols), len(by_row.indptr) - 1
-        return cls((n_rows, n_cols), (transpose_rows(by_col, n_rows), by_col))
-
-    @property
-    def n_entries(self) -> int:
-        """Number of stored entries."""
-        return len(self.sides[0].indices)
-
-    @functools.cached_property
-    def weights(self) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-        """Weight of the stored entries of each row, and of each column."""
-        (by_row, by_col), (n_rows, n_cols) = self.sides, self.shape
-        rows = np.bincount(by_col.indices, by_col.weights, n_rows).astype(np.float64)
-        return rows, np.bincount(by_row.indices, by_row.weights, n_cols).astype(np.float64)
-
-    def weigh_all(self, side: int, others: float) -> NDArray[np.float64]:
-        """Return the weight of all entries of each row (of each column: side 1), those that are not stored included."""
-        missing = self.shape[1 - side] - np.diff(self.sides[side].indptr)
-        return np.asarray(self.weights[side] + others * missing)
-
-    def without(self, held: NDArray[np.bool_]) -> Positives:
-        """Return the entries that are not `held`, one flag for each in the order of the rows."""
-        stored, kept = self.sides[0], ~held
-        indptr = np.concatenate(([0], np.cumsum(kept)))[stored.indptr]
-        rest = stored._replace(
-            indptr=indptr, indices=stored.indices[kept], targets=stored.targets[kept], weights=stored.weights[kept]
-        )
-        return Positives.of(rest, self.shape[1])
 
 
 def diagonalise(V: NDArray[Any], others: tuple[NDArray[Any], ...], rank: int) -> NDArray[Any]:
@@ -167,8 +119,13 @@ class Alternation:
             launch(solve_rows, U, V, here, ridge, _STEPS, scratch[a:b], probes, losses[a:b], Static(self.task.spec))
         return loss + float(losses.sum()) + float(stored.targets.sum(dtype=np.float64))  # positives aim at 1
 
-    def run(self, n_epochs: int, callback: Any = None, trial: int = 0) -> tuple[Factors, list[Epoch]]:
-        """Return the factors after so many epochs, or as many as there was time for, and their history."""
+    def run(
+        self, n_epochs: int, callback: Any = None, trial: int = 0, held: HeldRanks | None = None
+    ) -> tuple[Factors, list[Epoch]]:
+        """Return the factors after so many epochs, or as many as there was time for, and their history.
+
+        With `held` each epoch is judged by these, and the factors are those of the best one.
+        """
         journal = self.task.journal
         progress = journal.resume() or Progress(self.draw())
         total = float(self.positives.weigh_all(0, self.weighing.others).sum())
@@ -180,10 +137,11 @@ class Alternation:
                 journal.stop()
                 break
             seconds = journal.seconds_before + time.perf_counter() - self.task.started
+            missed = np.nan if held is None else 1 - held.judge(progress.factors)
             where = (n_epochs, self.positives.n_entries, trial)
-            progress.add(Epoch(progress.epoch + 1, seconds, np.nan, loss, np.nan, *where))
+            progress.add(Epoch(progress.epoch + 1, seconds, np.nan, loss, missed, *where))
             journal.note(progress)
-        return progress.factors, progress.history
+        return progress.best or progress.factors, progress.history
 
 
 def _shift(place: tuple[int, int], step: tuple[int, int], sign: int) -> tuple[int, int]:
@@ -193,12 +151,10 @@ def _shift(place: tuple[int, int], step: tuple[int, int], sign: int) -> tuple[in
 class _Search:
     """Trials on held-out positives: from a usual choice to better neighbours, as long as there are some."""
 
-    def __init__(self, positives: Positives, task: Task, first: Weighing, is_open: tuple[bool, bool]) -> None:
-        self.first, self.is_open = first, is_open
+    def __init__(self, held: HeldRanks, task: Task, first: Weighing, is_open: tuple[bool, bool]) -> None:
+        self.held, self.first, self.is_open = held, first, is_open
         options = replace(task.options, rank=min(task.options.rank, _TRIAL_RANK))
         self.task = replace(Task.of(options, task.dtype, task.standard, None, task.journal), started=task.started)
-        self.held = HeldRanks.draw(positives.sides[0], positives.shape[1], options.rank, options.seed)
-        self.rest = positives.without(self.held.flags)
         self.scores: dict[tuple[float, int], tuple[Weighing, float]] = {}
 
     def weigh(self, place: tuple[int, int]) -> Weighing:
@@ -229,9 +185,9 @@ class _Search:
 
     def _judge(self, weighing: Weighing, number: int) -> dict[str, Any]:
         callback = trial_callback(self.task.options.callback)
-        factors, _ = Alternation(self.rest, weighing, self.task).run(_TRIAL_EPOCHS, callback, number)
+        factors, _ = Alternation(self.held.rest, weighing, self.task).run(_TRIAL_EPOCHS, callback, number)
         stopped = self.task.journal.was_stopped  # then nobody asks for the score
-        return {"score": -np.inf if stopped else self.held.judge(factors, self.rest.sides[0])}
+        return {"score": -np.inf if stopped else self.held.judge(factors)}
 
     def run(self) -> Weighing:
         """Return the best candidate."""
@@ -254,7 +210,9 @@ class _Search:
         ]
 
 
-def fit_weak(positives: Positives, others: float | None, task: Task, *, search: bool) -> Fitted:
+def fit_weak(
+    positives: Positives, others: float | None, task: Task, *, search: bool, held: HeldRanks | None = None
+) -> Fitted:
     """Fit implicit feedback.
 
     Parameters
@@ -264,6 +222,8 @@ def fit_weak(positives: Positives, others: float | None, task: Task, *, search: 
         Weight of what is not stored; None: choose.
     search : bool
         Whether held-out positives decide what is open. Otherwise what suits most matrices is taken.
+    held : HeldRanks, optional
+        What the caller wants the fit to be judged by, after each epoch too; what is left of X is fitted then.
     """
     options, trials = task.options, list[dict[str, Any]]()
     density = positives.n_entries / (positives.shape[0] * positives.shape[1])
@@ -271,10 +231,13 @@ def fit_weak(positives: Positives, others: float | None, task: Task, *, search: 
     weighing = Weighing(usual if others is None else others, options.penalty or (FIRST_PENALTY, FIRST_PENALTY))
     is_open = others is None, options.penalty is None
     with one_blas_thread():
-        if search and any(is_open) and HeldRanks.is_possible(positives.sides[0]):
-            trial = _Search(positives, task, weighing, is_open)
+        if search and any(is_open) and (held is not None or HeldRanks.is_possible(positives)):
+            apart = held or HeldRanks.draw(positives, min(options.rank, _TRIAL_RANK), options.seed)
+            trial = _Search(apart, task, weighing, is_open)
             weighing, trials = trial.run(), trial.report()
+            del apart, trial
         n_epochs = options.max_epochs or AUTO_EPOCHS
-        factors, history = Alternation(positives, weighing, task).run(n_epochs, options.callback)
+        descent = Alternation(positives if held is None else held.rest, weighing, task)
+        factors, history = descent.run(n_epochs, options.callback, held=held)
     chosen = {"regularization": weighing.penalty, "unobserved_weight": weighing.others, "n_epochs": n_epochs}
     return Fitted(factors, history, {**chosen, "trials": trials})

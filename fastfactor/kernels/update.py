@@ -1,4 +1,4 @@
-"""The step on one entry: the only copy of the update equation (docs/derivation.md, equation 4)."""
+"""The step on one entry, or on two of a row: the only copy of the update equations (docs/derivation.md, 4 and 13)."""
 
 from __future__ import annotations
 
@@ -167,4 +167,24 @@ def update_entry(factors, r, c, x, step, static, weight=None):
     if static.biases:
         factors.row_bias[r] = approach(shrink_u * factors.row_bias[r] - gu, step.prox, 0)
         factors.col_bias[c] = approach(shrink_v * factors.col_bias[c] - gv, step.prox, 1)
+    return weigh(value(static, step.place, x, p), weight)
+
+
+@kernel
+def update_pair(factors, r, c, d, x, step, static, weight=None):
+    """Descend on the entries (r, c) and (r, d) by the loss of the difference of their predictions (equation 13).
+
+    All three rows of factors step from their old values. Returns the loss before.
+    """
+    U, V = factors.U, factors.V
+    p = predict_entry(factors, r, c, static) - predict_entry(factors, r, d, static)
+    g = bounded(step.lr * weigh(derivative(static, step.place, x, p), weight), step.place)
+    shrink_u, shrink_c, shrink_d = at(step.shrink_u, r), at(step.shrink_v, c), at(step.shrink_v, d)
+    gu = weigh(g, at_or_none(step.pace_u, r))
+    gc, gd = weigh(g, at_or_none(step.pace_v, c)), weigh(g, at_or_none(step.pace_v, d))
+    for k in range(n_chunks(U, static)):
+        u, v, w = load(U, r, k, static), load(V, c, k, static), load(V, d, k, static)
+        store(U, r, k, approach(shrink_u * u - gu * (v - w), step.prox, 0), static)
+        store(V, c, k, approach(shrink_c * v - gc * u, step.prox, 1), static)
+        store(V, d, k, approach(shrink_d * w + gd * u, step.prox, 1), static)
     return weigh(value(static, step.place, x, p), weight)

@@ -54,7 +54,9 @@ class Apart:
             except (EOFError, ConnectionError):  # it crashed
                 pass
             self.stop()
-        raise TimeoutError(f"{self.function.__name__} failed {self.attempts} times to return within {self.seconds} s")
+        raise TimeoutError(
+            f"{self.function.__name__} crashed, or took more than {self.seconds} s, in each of {self.attempts} attempts"
+        )
 
     def _connect(self) -> Connection:
         if not self._running:

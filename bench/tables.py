@@ -7,7 +7,7 @@ from typing import Any
 from bench.suites.accuracy import ALLOWED, ALWAYS_ALLOWED, MEAN, OURS, PEER_FILES, SEEDS, TIMED
 
 PAGE = Path(__file__).resolve().parents[1] / "docs" / "performance.md"
-_BEGIN, _END = "<!-- accuracy: written by `python -m bench accuracy` -->", "<!-- end of accuracy -->"
+BEGIN, END = "<!-- accuracy: written by `python -m bench accuracy` -->", "<!-- end of accuracy -->"
 _PACKAGES = ("fastfactor", "numba", "numpy", "libmf", "cmfrec")
 
 
@@ -19,10 +19,10 @@ def write_accuracy(result: dict[str, Any], page: Path = PAGE) -> None:
     ValueError
         If the marks are not there.
     """
-    before, begin, rest = page.read_text().partition(_BEGIN)
-    _, end, after = rest.partition(_END)
+    before, begin, rest = page.read_text().partition(BEGIN)
+    _, end, after = rest.partition(END)
     if not end:
-        raise ValueError(f"{page.name} has no lines {_BEGIN} and {_END}")
+        raise ValueError(f"{page.name} has no lines {BEGIN} and {END}")
     page.write_text(f"{before}{begin}\n\n{format_accuracy(result)}\n{end}{after}")
 
 

@@ -1,7 +1,12 @@
+import math
+import os
+import time
+
 import numpy as np
 import pytest
 
 from bench import data, generate, peers
+from bench.apart import Apart
 from bench.peers.base import CompletionPeer, Recipe, Run, SvdPeer, rmse
 from bench.suites.svd import compute_residual
 
@@ -23,8 +28,7 @@ def test_every_file_is_known():
 @pytest.mark.parametrize("file", COMPLETION_FILES)
 def test_completion_peer_keeps_the_interface(file):
     found = load_or_skip(file)
-    matrix = generate.standard_ratings("1M") if file == "libmf" else generate.rating_matrix(600, 400, 40_000)
-    train, _, test = data.split(matrix)
+    train, _, test = data.split(generate.rating_matrix(600, 400, 40_000))
     train = train.tocsr()
     recipe = Recipe(8, learning_rate=0.03, n_epochs=4)
     for peer in found:
@@ -53,7 +57,20 @@ def test_svd_peer_keeps_the_interface(file):
         assert compute_residual(matrix, triplets) < 1e-4
 
 
-def test_libmf_refuses_matrices_it_may_never_return_from():
+def test_libmf_fits_small_matrices_in_a_process_of_its_own():
     (libmf,) = load_or_skip("libmf")
-    with pytest.raises(ValueError, match="may never return"):
-        libmf.fit(generate.rating_matrix(60, 40, 400), Recipe(8))
+    run = libmf.fit(generate.rating_matrix(60, 40, 400), Recipe(8, n_epochs=3))
+    assert len(run.ends) == 3
+    assert np.isfinite(run.predict(np.arange(40), np.arange(40))).all()
+
+
+def test_a_call_apart_returns_raises_and_is_given_up():
+    root = Apart(math.sqrt, seconds=60)
+    assert root(4.0) == 2.0
+    with pytest.raises(ValueError, match="math domain error"):
+        root(-1.0)
+    assert root(9.0) == 3.0
+    root.stop()
+    for function, argument, seconds in ((os._exit, 1, 60), (time.sleep, 300, 0.1)):  # one crashes, one does not return
+        with pytest.raises(TimeoutError, match="in each of 2 attempts"):
+            Apart(function, seconds, attempts=2)(argument)

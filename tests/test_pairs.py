@@ -194,42 +194,12 @@ def test_what_cannot_be_is_named(tastes, arguments, message):
         ff.fit(tastes, 8, **BPR | arguments)
 
 
-# --- judged by positives that the caller holds out
-
-
-@pytest.mark.parametrize("loss", ["squared", "bpr"])
-def test_validation_keeps_the_best_epoch(tastes, loss):
+def test_validation_keeps_the_best_epoch(tastes):
     train, test = ff.model_selection.random_split(tastes, 0.2)
-    plain = {"unobserved": "weak", "loss": loss, "regularization": 1e-4, "max_epochs": 30}
-    weight = {"unobserved_weight": 0.1} if loss == "squared" else {}
-    model = ff.fit(train, 8, validation=test, **plain, **weight)
+    model = ff.fit(train, 8, validation=test, **QUICK | {"regularization": 1e-4, "max_epochs": 30})
     rows = np.flatnonzero(np.diff(test.indptr))
-    lists, _ = model.recommend(rows, 20, exclude=train[rows])
+    lists, _ = model.recommend(rows, 20, exclude=train)
     missed = model.history["validation_loss"]
     assert 1 - ff.metrics.ndcg_at_k(lists, test[rows], 20) == pytest.approx(missed.min(), abs=1e-6)
     assert len(missed) == min(30, np.argmin(missed) + 6)
     assert model.selection["trials"] == []
-    triplets = *test.nonzero(), test.data
-    again = ff.fit(train, 8, validation=triplets, **plain, **weight)
-    np.testing.assert_array_equal(again.history["validation_loss"], missed)
-
-
-def test_validation_chooses_what_is_open(tastes):
-    model = ff.fit(tastes, 8, unobserved="weak", validation=0.3)
-    assert len(model.selection["trials"]) > 3
-    assert np.isfinite(model.history["validation_loss"]).all()
-
-
-@pytest.mark.parametrize(
-    ("validation", "message"),
-    [
-        (1.5, "validation must be a share below 1, got 1.5"),
-        (1e-9, "validation=1e-09 holds out 0 of the"),
-        (np.ones((2, 3)), r"validation has shape \(2, 3\), X has \(150, 90\)"),
-        (np.ones((150, 90)), r"validation\[0, [0-9]+\] is stored in X too"),
-        (np.eye(150, 90, k=1) - np.eye(150, 90), r"validation\[0, 0\] is -1.0"),
-    ],
-)
-def test_bad_validation_is_named(tastes, validation, message):
-    with pytest.raises(ValueError, match=message):
-        ff.fit(tastes, 8, unobserved="weak", validation=validation)

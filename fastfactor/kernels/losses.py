@@ -265,9 +265,11 @@ def _value(static, place, x, p):
     if not isinstance(static, StaticType):
         return None
     function = find_loss(static.spec.loss).value
-    if isinstance(place, types.NoneType):
+    if isinstance(place, types.NoneType) and not static.spec.loss.startswith(USER_LOSS):
         return lambda static, place, x, p: function(x, p)
     dtype = p  # a function of the user's own may return another type
+    if isinstance(place, types.NoneType):
+        return lambda static, place, x, p: dtype(function(x, p))
     return lambda static, place, x, p: dtype(function(x, place[0] + place[1] * p)) * place[3]
 
 
@@ -276,9 +278,11 @@ def _derivative(static, place, x, p):
     if not isinstance(static, StaticType):
         return None
     function = find_loss(static.spec.loss).derivative
-    if isinstance(place, types.NoneType):
+    if isinstance(place, types.NoneType) and not static.spec.loss.startswith(USER_LOSS):
         return lambda static, place, x, p: function(x, p)
     dtype = p
+    if isinstance(place, types.NoneType):
+        return lambda static, place, x, p: dtype(function(x, p))
     return lambda static, place, x, p: dtype(function(x, place[0] + place[1] * p)) * place[2]
 
 

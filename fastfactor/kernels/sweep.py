@@ -61,6 +61,8 @@ def select_step(step, r0, r1, c0, c1):
         step.prox,
         cut(step.pace_u, r0, r1),
         cut(step.pace_v, c0, c1),
+        step.origin,
+        step.stretch,
     )
 
 

@@ -43,6 +43,9 @@ class Step(NamedTuple):
         compiles to nothing, where there is neither an L1 penalty nor a bound.
     pace_u, pace_v : array or None
         The steps of single rows and columns over `lr`; None, which compiles to nothing, where all have the same.
+    origin, stretch : float or None
+        The loss of a user's own sees origin + stretch p, its derivative being multiplied by `lr` alone: what is left of
+        a place where no step has to be cut off. None, which compiles to nothing, for any other loss.
     """
 
     lr: Any
@@ -52,6 +55,8 @@ class Step(NamedTuple):
     prox: Any = None
     pace_u: Any = None
     pace_v: Any = None
+    origin: Any = None
+    stretch: Any = None
 
 
 def at(numbers, i):
@@ -92,6 +97,18 @@ def _approach_of(v, prox, side):
     if isinstance(prox, types.NoneType):
         return lambda v, prox, side: v
     return lambda v, prox, side: _approach(v, prox[side], prox[side + 2])
+
+
+def stretched(p, origin, stretch):
+    """Return origin + stretch p, or `p` where there is neither."""
+    return p if stretch is None else origin + stretch * p
+
+
+@overload(stretched, inline="always")
+def _stretched(p, origin, stretch):
+    if isinstance(stretch, types.NoneType):
+        return lambda p, origin, stretch: p
+    return lambda p, origin, stretch: origin + stretch * p
 
 
 def at_or_none(numbers, i):
@@ -156,7 +173,7 @@ def update_entry(factors, r, c, x, step, static, weight=None):
     `weight` multiplies the loss, not the penalties; None means 1.
     """
     U, V = factors.U, factors.V
-    p = predict_entry(factors, r, c, static)
+    p = stretched(predict_entry(factors, r, c, static), step.origin, step.stretch)
     g = bounded(step.lr * weigh(derivative(static, step.place, x, p), weight), step.place)
     shrink_u, shrink_v = at(step.shrink_u, r), at(step.shrink_v, c)
     gu, gv = weigh(g, at_or_none(step.pace_u, r)), weigh(g, at_or_none(step.pace_v, c))

@@ -127,6 +127,7 @@ class Task:
             prox=self.prox(),
             baseline=self.standard.baseline,
             pace=self.pace(grid),
+            gentle=self.standard.gentle,
             journal=self.journal,
         )
 

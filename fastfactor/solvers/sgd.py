@@ -78,6 +78,8 @@ class Run:
         Mean loss of predicting zero.
     pace : (array, array) or None
         Steps of single rows and columns over the schedule's, in the order and the dtype of the factors.
+    gentle : bool
+        Whether no step has to be cut off where there is a place.
     journal : Journal
         Of the fit that this run is a part of.
     trial : int
@@ -98,6 +100,7 @@ class Run:
     prox: NDArray[Any] | None = None
     baseline: float = 1.0
     pace: tuple[NDArray[Any], NDArray[Any]] | None = None
+    gentle: bool = False
     journal: Journal = field(default_factory=Journal)
     trial: int = 0
 
@@ -137,6 +140,10 @@ def update_epoch(grid: Sweepable, factors: Factors, run: Run, epoch: int, static
     shrink_v = compute_shrink(lr if pace_v is None else lr * pace_v, run.penalty.cols, real)
     prox = None if run.prox is None else np.array(run.prox * np.array([lr, lr, 1, 1]), real)
     step = Step(real(lr), shrink_u, shrink_v, run.place, prox, pace_u, pace_v)
+    height = 1.0
+    if run.gentle and run.place is not None:
+        origin, stretch, slope, height = run.place
+        step = step._replace(lr=real(lr * slope), place=None, origin=origin, stretch=stretch)
     losses = np.zeros((B, B))
     order = np.random.default_rng([run.seed, 2, epoch]).permutation(B)
     grid.begin_epoch(epoch, order)
@@ -145,7 +152,7 @@ def update_epoch(grid: Sweepable, factors: Factors, run: Run, epoch: int, static
         if time.perf_counter() > run.deadline:
             raise TimeoutError
         grid.sweep(factors, diagonals, losses, step, static)
-    return float(losses.sum()) / grid.n_entries
+    return float(losses.sum()) * float(height) / grid.n_entries
 
 
 class _Diverged(Exception):

@@ -13,7 +13,7 @@ from numba.extending import overload
 
 from fastfactor.kernels.compiling import kernel
 from fastfactor.kernels.layout import hash_counter
-from fastfactor.kernels.topn import Seen, is_seen
+from fastfactor.kernels.topn import is_among
 
 TRIES = 8  # draws that may hit what the row has; then the entry is left out this time
 
@@ -59,10 +59,10 @@ def _select_rivals(rivals, r0, r1, c0, c1):
 @kernel
 def draw_rival(rivals, i, r):
     """Return a column for entry `i`, of row `r`, uniform over those that the row has not; -1 where none was found."""
-    seen, n_cols = Seen(rivals.indices, rivals.starts, rivals.stops), np.uint64(len(rivals.names))
+    n_cols = np.uint64(len(rivals.names))
     for t in range(TRIES):
         bits = hash_counter(rivals.seed, np.uint64(TRIES) * np.uint64(i) + np.uint64(t))
         c = np.int64(((bits >> np.uint64(32)) * n_cols) >> np.uint64(32))
-        if not is_seen(seen, r, rivals.names[c]):
+        if not is_among(rivals.names[c], rivals.indices, rivals.starts[r], rivals.stops[r]):
             return c
     return np.int64(-1)

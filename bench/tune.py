@@ -13,7 +13,7 @@ from bench.record import Recorder
 from bench.suites import time_to_rmse
 
 RANKS = (16, 32, 64)
-REGULARIZATIONS = (0.02, 0.035, 0.05, 0.07, 0.1, 0.15, 0.25)
+REGULARIZATIONS = (0.02, 0.035, 0.05, 0.07, 0.1, 0.15, 0.25, 0.4, 0.6)
 LEARNING_RATES = {"libmf": (0.05, 0.1, 0.2), "cmfrec": (0.0,)}
 OWN_RATES = (0.01, 0.02, 0.04, 0.08)
 EPOCHS = {"cmfrec": 16}

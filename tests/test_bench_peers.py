@@ -59,9 +59,13 @@ def test_svd_peer_keeps_the_interface(file):
 
 def test_libmf_fits_small_matrices_in_a_process_of_its_own():
     (libmf,) = load_or_skip("libmf")
-    run = libmf.fit(generate.rating_matrix(60, 40, 400), Recipe(8, n_epochs=3))
+    matrix = generate.rating_matrix(60, 40, 400).tolil()
+    matrix[7] = 0
+    matrix = matrix.tocsr()
+    run = libmf.fit(matrix, Recipe(8, n_epochs=3))
     assert len(run.ends) == 3
     assert np.isfinite(run.predict(np.arange(40), np.arange(40))).all()
+    assert run.predict(np.array([7]), np.array([3])) == pytest.approx(matrix.data.mean(), rel=1e-5)  # of an empty row
 
 
 def test_a_call_apart_returns_raises_and_is_given_up():

@@ -26,7 +26,7 @@ import scipy.sparse as sp
 from numpy.typing import NDArray
 
 from bench.apart import Apart
-from bench.peers.base import CompletionPeer, Recipe, Run, factor_predictor
+from bench.peers.base import CompletionPeer, Predictor, Recipe, Run, factor_predictor
 
 _NODE = np.dtype([("row", np.int32), ("col", np.int32), ("value", np.float32)])
 _int, _float, _bool = ctypes.c_int, ctypes.c_float, ctypes.c_bool
@@ -74,7 +74,7 @@ _LIBRARY = _load_library()
 _SAFE = 500_000  # entries from which a fit is trusted to return
 _PATIENCE = 60  # seconds; a fit of fewer takes one or two
 
-Factors = tuple[NDArray[np.float32], NDArray[np.float32]]
+Factors = tuple[NDArray[np.float32], NDArray[np.float32], float]
 
 
 def train_model(
@@ -100,7 +100,7 @@ class Libmf(CompletionPeer):
 
     def fit(self, train: sp.csr_matrix, recipe: Recipe, test: sp.coo_matrix | None = None) -> Run:
         ends, errors, factors = (train_model if train.nnz >= _SAFE else _train_apart)(train, recipe, test)
-        return Run(range(1, len(ends) + 1), ends, factor_predictor(*factors), errors)
+        return Run(range(1, len(ends) + 1), ends, _as_predictor(*factors), errors)
 
     def warm_up(self, recipe: Recipe) -> None:
         return None  # nothing is compiled
@@ -121,12 +121,23 @@ def _to_parameter(recipe: Recipe) -> _Parameter:
 
 
 def _take_factors(model: Any) -> Factors:
-    """Copy the factors out of LIBMF's memory and free it. Rows without entries are NaN there; they become zero."""
+    """Copy the factors, and the mean of the values, out of LIBMF's memory and free it."""
     content = model.contents
-    U = np.nan_to_num(np.ctypeslib.as_array(content.P, (content.m, content.k)))
-    V = np.nan_to_num(np.ctypeslib.as_array(content.Q, (content.n, content.k)))
+    U = np.ctypeslib.as_array(content.P, (content.m, content.k)).copy()
+    V = np.ctypeslib.as_array(content.Q, (content.n, content.k)).copy()
+    mean = float(content.b)
     _LIBRARY.mf_destroy_model(ctypes.byref(model))
-    return U, V
+    return U, V, mean
+
+
+def _as_predictor(U: NDArray[np.float32], V: NDArray[np.float32], mean: float) -> Predictor:
+    """Predict as LIBMF does: the mean where a row or column had no entries, which is NaN in the factors."""
+    known = factor_predictor(U, V)
+
+    def predict(rows: NDArray[np.integer], cols: NDArray[np.integer]) -> NDArray[np.floating]:
+        return np.nan_to_num(known(rows, cols), nan=mean)
+
+    return predict
 
 
 def _call_and_stamp_lines(call: Callable[[], Any]) -> tuple[Any, list[tuple[float, str]]]:

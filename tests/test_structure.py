@@ -22,7 +22,7 @@ ROOMS = {
     "blas": {"threads"},
     "options": {"kernels", "exceptions"},
     "matrix": {"matrix", "kernels", "threads", "blas", "exceptions", "ids"},
-    "io": {"io", "matrix", "ids", "folders", "manifest", "kernels", "options"},
+    "io": {"io", "exceptions", "matrix", "ids", "folders", "manifest", "kernels", "options"},
     "solvers": {"solvers", "matrix", "kernels", "threads", "blas", "options", "exceptions"},
 }
 TOP = {"api", "sklearn", "cli", "dask", "demo", "__main__", "__init__"}

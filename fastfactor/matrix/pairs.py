@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from fastfactor.kernels.rivals import Rivals
 from fastfactor.kernels.sweep import sweep_stored
 from fastfactor.kernels.update import Factors, Step
-from fastfactor.matrix.grid import Grid, build_grid
+from fastfactor.matrix.grid import Grid, Making, build_grid
 from fastfactor.matrix.inputs import Observations
 from fastfactor.matrix.positives import Positives
 from fastfactor.threads import launch
@@ -44,12 +44,7 @@ class PairGrid(Grid):
             positives.shape, stored.indptr, stored.indices, np.ones(positives.n_entries, dtype), 1.0, 0.0
         )
         grid = build_grid(
-            observed,
-            shift=0.0,
-            scale=1.0,
-            dtype=dtype,
-            seed=seed,
-            weights=None if (weights == 1).all() else weights / weights.mean(),
+            observed, Making(0.0, 1.0, dtype, seed), None if (weights == 1).all() else weights / weights.mean()
         )
         starts, stops = (stored.indptr[side][grid.row_order] for side in (slice(None, -1), slice(1, None)))
         return cls(**vars(grid), columns=(stored.indices, starts, stops), seed=seed)

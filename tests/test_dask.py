@@ -240,7 +240,7 @@ def test_workers_do_not_matter_and_may_be_killed(dense, tmp_path):
     code = f"import runpy; runpy.run_path({str(tmp_path / 'job.py')!r}, run_name='__main__')"
     found = []
     for arguments in ((1, "calm"), (2, "kill")):
-        result = run_python(code, *arguments, tmp_path / "dense.npy", timeout=240)
+        result = run_python(code, *arguments, tmp_path / "dense.npy")
         assert result.returncode == 0, result.stderr
         found.append(json.loads(result.stdout.splitlines()[-1]))
     assert found[0] == found[1]

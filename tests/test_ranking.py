@@ -212,13 +212,104 @@ def test_complex_predictions_have_no_order():
 
 
 def test_memory_stays_bounded(monkeypatch):
-    """No block of scores is larger than a tile."""
-    sizes = []
-    original = top.select_tile
-    monkeypatch.setattr(top, "select_tile", lambda tile, *rest: (sizes.append(tile.nbytes), original(tile, *rest)))
+    """A block of rows needs its sums, its lists and its heaps, and no more of them where n is large."""
+    shapes = []
+    original = top.screen
+    monkeypatch.setattr(
+        top, "screen", lambda *args: (shapes.append((args[2].shape, args[4].cols.nbytes)), original(*args))
+    )
     make_model(2100, 5000).recommend(np.arange(2100), 5)
-    assert max(sizes) == 1 << 20
-    assert len(sizes) == 9 * 5  # blocks of 256 rows, tiles of 1024 columns
+    assert len(shapes) == 9
+    assert max(shape for shape, _ in shapes) == (256, 512)
+    make_model(300, 5000).recommend(np.arange(300), 1250)
+    assert len(shapes) > 11
+    assert max(size for _, size in shapes) <= 1 << 22
+
+
+def rank_all_of(left, right, n, exclude=None):
+    """Return the n best from the float64 products, as `topn.score` sums them up to the last bits."""
+    scores = left.astype(np.float64) @ right.astype(np.float64).T
+    if exclude is not None:
+        scores[exclude.toarray().astype(bool)] = -np.inf
+    return np.argsort(-scores, axis=1, kind="stable")[:, :n], -np.sort(-scores, axis=1)[:, :n]
+
+
+def draw_factors(kind, n_rows, n_cols, rank, rng):
+    left, right = rng.standard_normal((n_rows, rank)), rng.standard_normal((n_cols, rank))
+    if kind == "lengths of all sizes":
+        left *= np.exp(3 * rng.standard_normal((n_rows, 1)))
+        right *= np.exp(2 * rng.standard_normal((n_cols, 1)))
+    elif kind == "coordinates of all sizes":
+        right *= np.exp(-np.arange(rank))
+    elif kind == "non-negative with zeros":
+        left, right = np.maximum(left - 1, 0), np.maximum(right - 1, 0)
+        left[::7], right[::3] = 0, 0
+    elif kind == "nearly equal":
+        right = 1 + 1e-5 * right
+    elif kind == "huge":
+        left, right = 1e15 * left, 1e15 * right
+    elif kind == "tiny":
+        left, right = 1e-15 * left, 1e-15 * right
+    return left, right
+
+
+KINDS = [
+    "normal",
+    "lengths of all sizes",
+    "coordinates of all sizes",
+    "non-negative with zeros",
+    "nearly equal",
+    "huge",
+    "tiny",
+]
+
+
+@pytest.mark.parametrize("bad", [np.nan, np.inf])
+def test_factors_that_are_not_finite_hide_nothing(bad):
+    left, right = draw_factors("normal", 40, 1300, 5, np.random.default_rng(3))
+    left[7], right[[3, 20]] = bad, bad
+    model = Factorization(left, right, 0.0, np.zeros(40), np.zeros(1300))
+    cols, scores = model.recommend(np.arange(40), 9)
+    with np.errstate(invalid="ignore"):
+        products = left @ right.T
+    expected = np.where(np.isnan(products), -np.inf, products)
+    best = np.argsort(-expected, axis=1, kind="stable")[:, :9]
+    wanted = np.take_along_axis(expected, best, axis=1)
+    np.testing.assert_array_equal(cols, np.where(wanted == -np.inf, -1, best))
+    np.testing.assert_allclose(scores, np.where(wanted == -np.inf, np.nan, wanted), rtol=1e-12)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize("kind", KINDS)
+def test_nothing_is_lost_by_ruling_columns_out(kind, dtype):
+    rng = np.random.default_rng(11)
+    left, right = (a.astype(dtype) for a in draw_factors(kind, 90, 2100, 18, rng))
+    exclude = draw_seen(90, 2100, 0.05)
+    model = Factorization(left, right, 0.0, np.zeros(90, dtype), np.zeros(2100, dtype))
+    cols, scores = model.recommend(np.arange(90), 30, exclude)
+    few = [model.recommend(np.arange(r, r + 6), 30, exclude) for r in range(0, 90, 6)]  # too few: all are scored
+    np.testing.assert_array_equal(cols, np.vstack([c for c, _ in few]))
+    np.testing.assert_array_equal(scores, np.vstack([s for _, s in few]))
+    expected = rank_all_of(left, right, 30, exclude)
+    np.testing.assert_allclose(scores, expected[1], rtol=1e-6)
+    if kind == "normal":
+        np.testing.assert_array_equal(cols, expected[0])
+
+
+def test_the_portable_face_gives_the_same(python):
+    assert python(FACES, env={"FASTFACTOR_SIMD": "0"}) == python(FACES)
+
+
+FACES = """
+import numpy as np
+from test_ranking import draw_factors, draw_seen, KINDS
+from fastfactor.model import Factorization
+for kind in KINDS:
+    left, right = (a.astype("float32") for a in draw_factors(kind, 40, 1300, 21, np.random.default_rng(3)))
+    model = Factorization(left, right, 0.0, np.zeros(40, "float32"), np.zeros(1300, "float32"))
+    cols, scores = model.recommend(np.arange(40), 9, draw_seen(40, 1300, 0.05))
+    print(cols.tobytes().hex(), scores.tobytes().hex())
+"""
 
 
 PLAIN = """

@@ -12,6 +12,7 @@ NAMES = (
     "memory",
     "startup",
     "scaling",
+    "recommend",
     "files",
     "disk",
     "dask",

@@ -76,6 +76,11 @@ def kernel(function: Any) -> Any:
     return _with_cache(numba.njit(function, fastmath=FASTMATH, error_model="numpy", nogil=True))
 
 
+def inlined_kernel(function: Any) -> Any:
+    """Compile a function into its callers: for one so short that counting its arguments' references would cost more."""
+    return numba.njit(function, inline="always", fastmath=FASTMATH, error_model="numpy", nogil=True)
+
+
 def strict_kernel(function: Any) -> Any:
     """Compile a function whose sums are taken in the order they are written in, wherever it is inlined.
 

@@ -6,7 +6,7 @@ import numpy as np
 from numba import prange
 
 from fastfactor.kernels.compiling import kernel, parallel_kernel
-from fastfactor.kernels.topn import is_seen
+from fastfactor.kernels.topn import is_among
 
 
 @kernel
@@ -39,7 +39,7 @@ def score_lists(lists, k, relevant, gains, scores, faults):
         n_relevant = relevant.stops[r] - relevant.starts[r]
         found, gained, best = 0, 0.0, 0.0
         for i in range(len(ranked)):
-            if ranked[i] >= 0 and is_seen(relevant, r, ranked[i]):
+            if ranked[i] >= 0 and is_among(ranked[i], relevant.indices, relevant.starts[r], relevant.stops[r]):
                 found += 1
                 gained += gains[i]
         for i in range(min(k, n_relevant)):

@@ -1,9 +1,7 @@
-"""Selection of the n largest scores of each row, tile by tile of the columns, with a running threshold.
+"""The n largest scores of each row: heaps of (score, column) pairs, and the scores themselves.
 
-For a row r of scores p_rc (docs/derivation.md, equation 1) a heap of n (score, column) pairs is kept, the worst first.
-A tile is scanned in steps against that worst score: after the first tiles hardly a step holds anything better, so the
-scan costs little beside the product that made the scores. Tiles come in ascending order of columns, and only a strictly
-better score enters, so of equal scores the lower columns stay.
+The score of row r and column c is p_rc (docs/derivation.md, equation 1), summed in float64. Of equal scores the one of
+the lower column is better.
 """
 
 from __future__ import annotations
@@ -12,9 +10,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from fastfactor.kernels.compiling import kernel
-
-STEP = 64  # scores compared at once
+from fastfactor.kernels.compiling import inlined_kernel, kernel, strict_kernel
 
 
 class Top(NamedTuple):
@@ -22,7 +18,7 @@ class Top(NamedTuple):
 
     Attributes
     ----------
-    scores : (n_rows, n) array
+    scores : (n_rows, n) float64 array
     cols : (n_rows, n) int64 array
         Heaps, the worst pair first, filled up to `counts`.
     counts : (n_rows,) int64 array
@@ -48,104 +44,97 @@ def is_worse(x, c, y, d):
 
 
 @kernel
-def is_seen(seen, r, c):
-    """Whether column c is among those that do not count for row r (binary search)."""
-    lo, hi = np.int64(seen.starts[r]), np.int64(seen.stops[r])
+def is_among(c, indices, start, stop):
+    """Whether c is one of indices[start:stop], which ascend."""
+    lo, hi = np.int64(start), np.int64(stop)
     while lo < hi:
         middle = (lo + hi) // 2
-        if seen.indices[middle] < c:
+        if indices[middle] < c:
             lo = middle + 1
         else:
             hi = middle
-    return lo < seen.stops[r] and seen.indices[lo] == c
+    return lo < stop and indices[lo] == c
 
 
-@kernel
-def update_down(scores, cols, size, x, c):
-    """Put (x, c) on top of a heap of `size` pairs, in place of what is there, and let it sink to its level."""
-    i = 0
-    while True:
-        child = 2 * i + 1
-        if child >= size:
-            break
-        if child + 1 < size and is_worse(scores[child + 1], cols[child + 1], scores[child], cols[child]):
+@inlined_kernel
+def update_down(scores, cols, r, size, x, c):
+    """Put (x, c) on top of the heap of `size` pairs of row r, in place of what is there, and let it sink."""
+    i, child = 0, 1
+    while child < size:
+        if child + 1 < size and is_worse(scores[r, child + 1], cols[r, child + 1], scores[r, child], cols[r, child]):
             child += 1
-        if not is_worse(scores[child], cols[child], x, c):
+        if not is_worse(scores[r, child], cols[r, child], x, c):
             break
-        scores[i], cols[i] = scores[child], cols[child]
-        i = child
-    scores[i], cols[i] = x, c
+        scores[r, i], cols[r, i] = scores[r, child], cols[r, child]
+        i, child = child, 2 * child + 1
+    scores[r, i], cols[r, i] = x, c
 
 
-@kernel
-def update_up(scores, cols, size, x, c):
-    """Add (x, c) to a heap of `size` pairs."""
+@inlined_kernel
+def update_up(scores, cols, r, size, x, c):
+    """Add (x, c) to the heap of `size` pairs of row r."""
     i = size
     while i > 0:
         parent = (i - 1) // 2
-        if not is_worse(x, c, scores[parent], cols[parent]):
+        if not is_worse(x, c, scores[r, parent], cols[r, parent]):
             break
-        scores[i], cols[i] = scores[parent], cols[parent]
+        scores[r, i], cols[r, i] = scores[r, parent], cols[r, parent]
         i = parent
-    scores[i], cols[i] = x, c
+    scores[r, i], cols[r, i] = x, c
 
 
 @kernel
-def has_better(scores, start, threshold):
-    """Whether one of the `STEP` scores from `start` on is above `threshold`; NaN is not.
+def offer(x, c, scores, cols, r, count):
+    """Put (x, c) in the heap of `count` pairs of row r if there is room or it is better than the worst pair there.
 
-    A loop of fixed length over int32 flags and unsigned positions becomes vector comparisons. Of 16 or 32 steps it is
-    unrolled before that can happen, and takes four times as long.
+    Returns how many there are then. NaN is no score.
     """
-    found = np.int32(0)
-    for j in range(STEP):
-        found = np.int32(found | np.int32(scores[np.uint64(start + j)] > threshold))
-    return found != 0
-
-
-@kernel
-def offer(x, c, scores, cols, count):
-    """Put (x, c) in a heap of `count` pairs that it is worthy of; return how many there are then."""
-    if count < len(scores):
-        update_up(scores, cols, count, x, c)
-        return count + 1
-    update_down(scores, cols, count, x, c)
+    if count == scores.shape[1]:
+        if is_worse(scores[r, 0], cols[r, 0], x, c):
+            update_down(scores, cols, r, count, x, c)
+    elif x == x:
+        update_up(scores, cols, r, count, x, c)
+        count += 1
     return count
 
 
-@kernel
-def select_row(row, skip, first, seen, r, top):
-    """Offer row[j], the score of column first + j, for j >= skip, to the heap of row r."""
-    scores, cols, count = top.scores[r], top.cols[r], top.counts[r]
-    n, lowest = len(scores), row.dtype.type(-np.inf)
-    threshold = scores[0] if count == n else lowest
-    for start in range(skip, len(row), STEP):
-        stop = min(start + STEP, len(row))
-        if stop - start == STEP and not has_better(row, start, threshold):
-            continue
-        for j in range(start, stop):
-            if row[j] > threshold and not is_seen(seen, r, first + j):
-                count = offer(row[j], first + j, scores, cols, count)
-                threshold = scores[0] if count == n else lowest
-    top.counts[r] = count
+@strict_kernel
+def score(rows, r, columns, c):
+    """Return the inner product of rows[r] and columns[c], summed in float64 in one order wherever it is called."""
+    rank = rows.shape[1]
+    whole = rank // 4 * 4
+    s0 = s1 = s2 = s3 = 0.0
+    for q in range(0, whole, 4):  # four sums at once, each in its order
+        s0 += np.float64(rows[r, q]) * np.float64(columns[c, q])
+        s1 += np.float64(rows[r, q + 1]) * np.float64(columns[c, q + 1])
+        s2 += np.float64(rows[r, q + 2]) * np.float64(columns[c, q + 2])
+        s3 += np.float64(rows[r, q + 3]) * np.float64(columns[c, q + 3])
+    for q in range(whole, rank):
+        s0 += np.float64(rows[r, q]) * np.float64(columns[c, q])
+    return (s0 + s1) + (s2 + s3)
 
 
 @kernel
-def select_tile(tile, skip, first, seen, top):
-    """Offer tile[r, j], the score of column first + j, for j >= skip, to the heap of each row r."""
-    for r in range(len(top.counts)):
-        select_row(tile[r], skip, first, seen, r, top)
+def rank_all(rows, columns, seen, top):
+    """Offer every column that is not seen to the heap of each row."""
+    n = top.scores.shape[1]
+    for c in range(len(columns)):
+        for r in range(len(rows)):
+            x = score(rows, r, columns, c)
+            if (top.counts[r] < n or x >= top.scores[r, 0]) and not is_among(
+                c, seen.indices, seen.starts[r], seen.stops[r]
+            ):
+                top.counts[r] = offer(x, c, top.scores, top.cols, r, top.counts[r])
 
 
 @kernel
 def sort_top(top):
     """Turn each heap into a list, best first; what it lacks becomes column -1 and score NaN."""
-    n = top.scores.shape[1]
+    scores, cols = top.scores, top.cols
     for r in range(len(top.counts)):
-        scores, cols = top.scores[r], top.cols[r]
         for size in range(top.counts[r] - 1, 0, -1):
-            x, c = scores[0], cols[0]
-            update_down(scores, cols, size, scores[size], cols[size])
-            scores[size], cols[size] = x, c
-        for i in range(top.counts[r], n):
-            scores[i], cols[i] = np.nan, -1
+            x, c = scores[r, 0], cols[r, 0]
+            update_down(scores, cols, r, size, scores[r, size], cols[r, size])
+            scores[r, size], cols[r, size] = x, c
+        for i in range(top.counts[r], scores.shape[1]):
+            scores[r, i], cols[r, i] = np.nan, -1

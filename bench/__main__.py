@@ -6,6 +6,7 @@ import os
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 from bench import machine
 
@@ -117,17 +118,28 @@ def _figures(arguments: argparse.Namespace) -> int:
     return 0
 
 
+def _load(path: Path) -> dict[str, Any]:
+    """Return a result, or end with one line that says why it cannot be read: code 1 says that something got worse."""
+    from bench import record
+
+    try:
+        return record.load(path)
+    except (OSError, ValueError) as error:
+        print(f"error: {path}: {error}", file=sys.stderr)
+        raise SystemExit(2) from None
+
+
 def _report(arguments: argparse.Namespace) -> int:
-    from bench import record, report
+    from bench import report
 
     results = sorted(RESULTS.glob("*.json"), key=lambda path: path.stat().st_mtime)
     path = arguments.result or (results[-1] if results else None)
     if path is None:
         print("there is no result yet: python -m bench run", file=sys.stderr)
         return 1
-    old = arguments.compare and record.load(arguments.compare)
+    old = arguments.compare and _load(arguments.compare)
     output = arguments.output or path.with_suffix(".html")
-    output.write_text(report.write_html(record.load(path), old))
+    output.write_text(report.write_html(_load(path), old))
     print(f"report in {os.path.relpath(output)}")
     return 0
 
@@ -135,7 +147,7 @@ def _report(arguments: argparse.Namespace) -> int:
 def _compare(arguments: argparse.Namespace) -> int:
     from bench import record
 
-    changes = record.compare(record.load(arguments.old), record.load(arguments.new))
+    changes = record.compare(_load(arguments.old), _load(arguments.new))
     moved = [change for change in changes if change.beyond_noise]
     for change in moved:
         word = "better" if change.factor > 1 else "WORSE"

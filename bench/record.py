@@ -108,7 +108,7 @@ def save(recorder: Recorder, path: Path) -> None:
 def load(path: Path) -> dict[str, Any]:
     content = json.loads(path.read_text())
     if content.get("format") != FORMAT:
-        raise ValueError(f"{path.name} is not a result of this benchmark in format {FORMAT}")
+        raise ValueError(f"no result of this benchmark in format {FORMAT}")
     return content
 
 

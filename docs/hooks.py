@@ -18,6 +18,7 @@ FROM_ROOT = {"CONTRIBUTING.md": "contributing.md", "CHANGELOG.md": "changelog.md
 _OUTWARD = re.compile(r"\]\(\.\./([^)#\s]+)(#[^)\s]*)?\)")
 _INWARD = re.compile(r"\]\(docs/([^)\s]+)\)")
 _INLINE = re.compile(r'<span class="arithmatex">\\\((.*?)\\\)</span>', re.DOTALL)
+_BAR = '<mo stretchy="false">&#x0007C;</mo>'  # of a modulus, which stands close to what is in it
 _DISPLAY = re.compile(r'<div class="arithmatex">\s*\\\[(.*?)\\\]\s*</div>', re.DOTALL)
 
 
@@ -54,4 +55,4 @@ def _to_mathml(formula: str, display: str) -> str:
     formula = html.unescape(formula)
     if "$" in formula:
         raise ValueError(f"two formulas in one, for want of an empty line: {formula}")
-    return convert(formula, display=display)
+    return convert(formula, display=display).replace(_BAR, _BAR.replace("<mo ", '<mo lspace="0" rspace="0" '))

@@ -25,7 +25,7 @@ from fastfactor.options import (
     refuse_unbuilt,
 )
 from fastfactor.posterior import fit_posterior
-from fastfactor.problems import fit_missing, fit_positives, fit_zero
+from fastfactor.problems import Problem, fit_missing, fit_positives, fit_zero
 from fastfactor.progress import Display
 from fastfactor.solvers.journal import Journal, log
 from fastfactor.starting import check_init
@@ -194,44 +194,29 @@ def fit(
     check_choice(unobserved, "unobserved", UNOBSERVED)
     n_samples = check_sampling(posterior_samples, given)
     display = Display(callback, max_seconds, is_quiet=not check_flag(progress, "progress"))
-    options = check_options(
-        rank,
-        unobserved,
-        loss,
-        biases,
-        regularization,
-        l1_regularization,
-        nonnegative,
-        learning_rate,
-        max_epochs,
-        max_seconds,
-        seed,
-        callback,
-    )
+    options = check_options(given)
     if not display.is_quiet:
         options = replace(options, callback=display)
     check_init(init, options, X)
-    others = check_weight(unobserved_weight, unobserved)
+    others, limit = check_weight(unobserved_weight, unobserved), check_memory(max_memory)
     if isinstance(X, StoredGrid):
         check_stored(unobserved, sample_weight, n_samples)
-    limit = check_memory(max_memory)
+    if unobserved == "weak" or (unobserved == "zero" and sample_weight is not None):
+        refuse_unbuilt(max_memory=(max_memory, None))
     if unobserved == "weak":
-        refuse_unbuilt(max_memory=(max_memory, None))
         check_weak(options, learning_rate)
-    if unobserved == "zero" and sample_weight is not None:
-        refuse_unbuilt(max_memory=(max_memory, None))
     matrix, shape = without_ids(X, shape)
+    handed = X if unobserved == "zero" else matrix
+    problem = Problem(handed, shape, duplicates, dtype, validation, sample_weight, init, limit)
 
     def solve(journal: Journal) -> Factorization:
         if unobserved == "zero":
-            return fit_zero(X, validation, shape, duplicates, dtype, options, init, journal, limit, sample_weight)
+            return fit_zero(problem, options, journal)
         if unobserved == "weak":
-            return fit_positives(
-                matrix, shape, duplicates, dtype, options, sample_weight, others, init, validation, journal
-            )
+            return fit_positives(problem, options, others, journal)
         if n_samples:
-            return fit_posterior(matrix, shape, duplicates, dtype, options, n_samples, journal)
-        return fit_missing(matrix, validation, shape, duplicates, dtype, options, sample_weight, init, journal, limit)
+            return fit_posterior(problem, options, n_samples, journal)
+        return fit_missing(problem, options, journal)
 
     with using_threads(n_threads), display:
         model = solve(Journal()) if checkpoint is None else Checkpoint.of(checkpoint, given).run(solve)

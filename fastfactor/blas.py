@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import functools
 import itertools
+import math
 import mmap
 import threading
 from collections.abc import Callable, Iterator, Sequence
@@ -20,6 +21,7 @@ from numpy.typing import NDArray
 from threadpoolctl import ThreadpoolController
 
 _THREAD_ROOM = 16 << 20  # bytes of address space: a thread's stack, and something to begin with
+_LINE = 64  # bytes of a cache line
 
 
 @functools.cache
@@ -107,16 +109,18 @@ def pad(n: int, multiple: int) -> int:
     return -(-n // multiple) * multiple
 
 
-def aligned_zeros(shape: tuple[int, ...], dtype: np.dtype[Any]) -> NDArray[Any]:
+def aligned_zeros(shape: tuple[int, ...], dtype: Any) -> NDArray[Any]:
     """Return zeros that start on a cache line: a row of eight float64 numbers is then one line, not parts of two."""
-    return _align(np.zeros(int(np.prod(shape)) * dtype.itemsize + 64, np.uint8), shape, dtype)
+    return _align(np.zeros, shape, np.dtype(dtype))
 
 
-def aligned_empty(shape: tuple[int, ...], dtype: np.dtype[Any]) -> NDArray[Any]:
-    """Return uninitialised memory that starts on a cache line."""
-    return _align(np.empty(int(np.prod(shape)) * dtype.itemsize + 64, np.uint8), shape, dtype)
+def aligned_empty(shape: tuple[int, ...], dtype: Any) -> NDArray[Any]:
+    """Return uninitialised memory that starts on a cache line: rows that do not are read from one line more."""
+    return _align(np.empty, shape, np.dtype(dtype))
 
 
-def _align(raw: NDArray[np.uint8], shape: tuple[int, ...], dtype: np.dtype[Any]) -> NDArray[Any]:
-    start = -raw.ctypes.data % 64
-    return raw[start : start + len(raw) - 64].view(dtype).reshape(shape)
+def _align(make: Callable[..., NDArray[Any]], shape: tuple[int, ...], dtype: np.dtype[Any]) -> NDArray[Any]:
+    n_bytes = math.prod(shape) * dtype.itemsize
+    raw = make(n_bytes + _LINE, np.uint8)
+    start = -raw.ctypes.data % _LINE
+    return raw[start : start + n_bytes].view(dtype).reshape(shape)

@@ -16,12 +16,12 @@ from typing import Any
 import numpy as np
 import scipy.sparse as sp
 
-from fastfactor.folders import read_folder, replace_content, write_array, writing
+from fastfactor.folders import read_folder, write_values
 from fastfactor.ids import Ids
 from fastfactor.kernels.compiling import DIGEST
 from fastfactor.kernels.losses import Loss
 from fastfactor.locks import holding
-from fastfactor.manifest import CHECKPOINT, MANIFEST, Encoder, StoredArray
+from fastfactor.manifest import CHECKPOINT, MANIFEST
 from fastfactor.matrix.labelled import Labelled, StoredGrid
 from fastfactor.model import Factorization
 from fastfactor.solvers.journal import Journal
@@ -172,18 +172,8 @@ class Checkpoint:
         self._write({"progress": progress})
 
     def _write(self, content: dict[str, Any]) -> None:
-        encoder = Encoder()
-        fields = {
-            name: encoder.encode(value, name) for name, value in ({"fingerprint": self.fingerprint} | content).items()
-        }
-
-        def write_arrays(stored: dict[str, StoredArray]) -> None:
-            for name, array in encoder.arrays.items():
-                stored[name] = write_array(self.folder, array)
-
         try:
-            with writing(self.folder):
-                replace_content(self.folder, fields, write_arrays, CHECKPOINT)
+            write_values(self.folder, {"fingerprint": self.fingerprint} | content, CHECKPOINT)
         except OSError as error:
             reason = error.strerror or str(error)
             message = f"checkpoint cannot be written, what it kept before is still there: {reason}"

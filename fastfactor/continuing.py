@@ -15,7 +15,7 @@ from fastfactor.matrix.inputs import Observations, as_observations, without_ids
 from fastfactor.matrix.labelled import Labelled
 from fastfactor.model import Factorization
 from fastfactor.options import Options, check_integer, refuse_sampled
-from fastfactor.problems import as_model, fit_positives, fit_zero
+from fastfactor.problems import Problem, as_model, fit_positives, fit_zero
 from fastfactor.solvers.fitting import Task, fit_observed
 from fastfactor.solvers.recipe import Recipe
 from fastfactor.starting import as_start, check_init
@@ -50,9 +50,10 @@ def partial_fit(
     dtype = model.U.real.dtype
     with using_threads(n_threads):
         if recipe.unobserved == "zero":
-            more = fit_zero(matrix, False, shape, "sum", dtype, options, model)
+            more = fit_zero(Problem(X, shape, dtype=dtype, init=model), options)
         elif recipe.unobserved == "weak":
-            more = fit_positives(matrix, shape, "error", dtype, options, None, recipe.others, model, False)
+            problem = Problem(matrix, shape, dtype=dtype, validation=False, init=model)
+            more = fit_positives(problem, options, recipe.others)
         else:
             more = _fit_entries(model, recipe, matrix, shape, options)
     labels = (X.row_labels, X.col_labels) if isinstance(X, Labelled) else (None, None)

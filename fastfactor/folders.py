@@ -23,6 +23,7 @@ from fastfactor.locks import locking, making
 from fastfactor.manifest import (
     CONTENT,
     MANIFEST,
+    Encoder,
     Kind,
     StoredArray,
     decode,
@@ -50,8 +51,30 @@ def writing(folder: Path, *, wait: bool = True) -> Iterator[None]:
         yield
 
 
+def write_values(folder: Path, values: Mapping[str, Any], kind: Kind) -> None:
+    """Write plain values and arrays to a folder, which holds these or, if anything fails, what it held before.
+
+    Raises
+    ------
+    TypeError
+        If the format has no place for a value.
+    OSError
+        If the folder cannot be written, or the disk is full; nothing half-written is left.
+    """
+    encoder = Encoder()
+    fields = {name: encoder.encode(value, name) for name, value in values.items()}
+    with writing(folder):
+        replace_content(folder, fields, lambda stored: write_arrays(folder, encoder, stored), kind)
+
+
+def write_arrays(folder: Path, encoder: Encoder, stored: dict[str, StoredArray]) -> None:
+    """Write the arrays that an encoder set aside, and enter each into `stored`."""
+    for name, array in encoder.arrays.items():
+        stored[name] = write_array(folder, array)
+
+
 def replace_content(
-    folder: Path, fields: Mapping[str, Any], write_arrays: Callable[[dict[str, StoredArray]], None], kind: Kind
+    folder: Path, fields: Mapping[str, Any], write: Callable[[dict[str, StoredArray]], None], kind: Kind
 ) -> None:
     """Write arrays and then the manifest that names them; on failure leave what was there, and nothing else.
 
@@ -61,7 +84,7 @@ def replace_content(
         Inside `writing`.
     fields : mapping
         What `Encoder.encode` made.
-    write_arrays : callable
+    write : callable
         Writes the arrays, and enters each into the dict that it is given.
     kind : Kind
     """
@@ -69,7 +92,7 @@ def replace_content(
     stored: dict[str, StoredArray] = {}
     manifest = b""
     try:
-        write_arrays(stored)
+        write(stored)
         manifest = dump_manifest(fields, stored, kind)
         _replace_file(folder, MANIFEST, manifest)
     finally:
@@ -152,6 +175,15 @@ def _temporary(folder: Path) -> Iterator[tuple[Any, str]]:
         with contextlib.suppress(OSError):
             os.unlink(name)
         raise
+
+
+@contextlib.contextmanager
+def replacing(path: Path) -> Iterator[str]:
+    """Give the name of a file to write, which takes the place of `path` when all went well."""
+    with _temporary(path.parent) as (file, name):
+        file.close()  # others open it by its name
+        yield name
+        os.replace(name, path)
 
 
 def _umask() -> int:

@@ -9,7 +9,7 @@ import numpy as np
 import scipy.sparse as sp
 from numpy.typing import NDArray
 
-from fastfactor.blas import one_blas_thread
+from fastfactor.blas import aligned_empty, one_blas_thread
 from fastfactor.kernels.folding import fold_rows
 from fastfactor.kernels.losses import find_traits, register_loss
 from fastfactor.kernels.ridge import N_SCRATCH, Ridge, Stored, solve_rows
@@ -22,7 +22,7 @@ from fastfactor.matrix.positives import as_positives, store_rows
 from fastfactor.matrix.structure import check_structure
 from fastfactor.model import Factorization
 from fastfactor.options import refuse_sampled
-from fastfactor.solvers.memory import allocate_rows, choose_spec
+from fastfactor.solvers.memory import choose_spec
 from fastfactor.solvers.recipe import Recipe
 from fastfactor.threads import launch, using_threads
 
@@ -134,7 +134,7 @@ class _Fold:
             raise ValueError("the model's V holds NaN or infinity: it is damaged")
         curvature, Q = np.linalg.eigh(V.T @ V)
         spec, width = choose_spec(V.shape[1], biases=False)
-        turned, U = allocate_rows(len(V), width, np.float64), allocate_rows(X.shape[0], width, np.float64)
+        turned, U = (aligned_empty((n, width), np.float64) for n in (len(V), X.shape[0]))
         turned[:, V.shape[1] :] = U[:] = 0
         with one_blas_thread():
             np.matmul(V, Q, out=turned[:, : V.shape[1]])
@@ -153,7 +153,7 @@ class _Fold:
         model, recipe, dtype = self.model, self.recipe, self.model.U.dtype
         real = model.U.real.dtype
         spec, width = choose_spec(model.rank, biases=recipe.biases, loss=self.loss)
-        U, V = allocate_rows(X.shape[0], width, dtype), allocate_rows(model.shape[1], width, dtype)
+        U, V = (aligned_empty((n, width), dtype) for n in (X.shape[0], model.shape[1]))
         U[:] = V[:] = 0
         V[:, : model.rank] = model.V / real.type(recipe.scale**0.5)
         factors = Factors(U, V, np.zeros(len(U), dtype), (model.col_bias / real.type(recipe.scale)).astype(dtype))

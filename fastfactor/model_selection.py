@@ -9,18 +9,11 @@ import scipy.sparse as sp
 from numpy.typing import ArrayLike, NDArray
 
 from fastfactor.matrix.inputs import Observations, as_observations, is_sparse
-from fastfactor.options import check_integer, check_real
+from fastfactor.options import check_integer, check_share
 
 __all__ = ["per_row_split", "random_split", "temporal_split"]
 
 Split = tuple[sp.csr_array, sp.csr_array]
-
-
-def _check_share(value: Any) -> float:
-    share = check_real(value, "test_share", strict=True)
-    if share >= 1:
-        raise ValueError(f"test_share must be below 1, got {share}")
-    return share
 
 
 def _read(X: Any, shape: Any, seed: Any) -> tuple[Observations, np.random.Generator]:
@@ -76,7 +69,7 @@ def random_split(X: Any, test_share: float = 0.1, *, shape: tuple[int, int] | No
     >>> train.nnz, test.nnz
     (80, 20)
     """
-    share = _check_share(test_share)
+    share = check_share(test_share, "test_share")
     observed, rng = _read(X, shape, seed)
     held = np.zeros(observed.n_entries, bool)
     held[rng.permutation(len(held))[: round(share * len(held))]] = True
@@ -165,7 +158,7 @@ def temporal_split(X: Any, times: ArrayLike, test_share: float = 0.1, *, shape: 
     >>> test.toarray()[1, 0]
     np.float64(2.0)
     """
-    share, moments = _check_share(test_share), np.asarray(times)
+    share, moments = check_share(test_share, "test_share"), np.asarray(times)
     if not isinstance(X, tuple):
         if not is_sparse(X) or X.format != "coo":
             raise TypeError("X must be triplets or a sparse matrix in coordinate format: times follow its entries")

@@ -76,6 +76,14 @@ def check_real(value: Any, name: str, *, minimum: float = 0.0, strict: bool = Fa
     return value
 
 
+def check_share(value: Any, name: str) -> float:
+    """Return a share of the entries to set aside, above 0 and below 1, or raise naming the argument."""
+    share = check_real(value, name, strict=True)
+    if share >= 1:
+        raise ValueError(f"{name} must be a share below 1, got {value}")
+    return share
+
+
 def check_choice(value: Any, name: str, choices: tuple[str, ...]) -> str:
     """Return `value`, one of `choices`, or raise a ValueError that lists them."""
     if value not in choices:
@@ -276,44 +284,38 @@ def check_dtype(dtype: Any, data_dtype: np.dtype[Any], default: Any) -> np.dtype
     return np.dtype(np.float32 if single else np.float64)
 
 
-def check_options(
-    rank: Any,
-    unobserved: str,
-    loss: Any,
-    biases: Any,
-    regularization: Any,
-    l1_regularization: Any,
-    nonnegative: Any,
-    learning_rate: Any,
-    max_epochs: Any,
-    max_seconds: Any,
-    seed: Any,
-    callback: Any,
-) -> Options:
-    """Check arguments that need no look at the data; see `fit` for their meaning.
+def check_options(given: Mapping[str, Any]) -> Options:
+    """Check arguments that need no look at the data.
+
+    Parameters
+    ----------
+    given : mapping
+        Arguments of `fit` by their names; others are not looked at.
 
     Raises
     ------
     TypeError, ValueError
         Naming the argument and the value.
     """
+    unobserved, biases, callback = given["unobserved"], given["biases"], given["callback"]
+    max_epochs, max_seconds = given["max_epochs"], given["max_seconds"]
     if biases != "auto" and not isinstance(biases, bool | np.bool_):
         raise ValueError(f"biases must be True, False or 'auto', got {biases!r}")
     if callback is not None and not callable(callback):
         raise TypeError(f"callback must be callable, got {callback!r}")
     penalty: tuple[Any, Any] | None = None
-    if not (isinstance(regularization, str) and regularization == "auto"):
-        penalty = check_row_penalties(regularization, "regularization")
+    if not (isinstance(given["regularization"], str) and given["regularization"] == "auto"):
+        penalty = check_row_penalties(given["regularization"], "regularization")
     elif unobserved == "zero":
         penalty = (0.0, 0.0)
-    signs = check_flags(nonnegative, "nonnegative")
-    rate, pace = check_learning_rate(learning_rate)
-    l1_penalty = check_penalty(l1_regularization, "l1_regularization")
+    signs = check_flags(given["nonnegative"], "nonnegative")
+    rate, pace = check_learning_rate(given["learning_rate"])
+    l1_penalty = check_penalty(given["l1_regularization"], "l1_regularization")
     if pace is not None and any(l1_penalty):
         raise ValueError("learning_rate must be one number, or 'auto', where there is an l1_regularization")
     return Options(
-        rank=check_integer(rank, "rank", 1),
-        loss=check_loss(loss),
+        rank=check_integer(given["rank"], "rank", 1),
+        loss=check_loss(given["loss"]),
         biases=unobserved == "missing" and not any(signs) if isinstance(biases, str) else bool(biases),
         penalty=penalty,
         l1_penalty=l1_penalty,
@@ -322,6 +324,6 @@ def check_options(
         pace=pace,
         max_epochs=None if max_epochs is None else check_integer(max_epochs, "max_epochs", 1),
         max_seconds=math.inf if max_seconds is None else check_real(max_seconds, "max_seconds", strict=True),
-        seed=check_integer(seed, "seed", 0),
+        seed=check_integer(given["seed"], "seed", 0),
         callback=callback,
     )

@@ -18,7 +18,7 @@ from fastfactor.matrix.positives import store_rows, transpose_rows
 from fastfactor.model import Factorization
 from fastfactor.model_selection import random_split
 from fastfactor.options import Options
-from fastfactor.problems import fit_missing
+from fastfactor.problems import Problem, fit_missing
 from fastfactor.solvers.averaging import Average, compress
 from fastfactor.solvers.journal import Journal
 from fastfactor.solvers.sampling import Side, run_chain
@@ -126,25 +126,22 @@ class Parts:
         return replace(plain, U=U / root, V=V / root, row_bias=biases[0], col_bias=biases[1], posterior=posterior)
 
 
-def fit_posterior(
-    X: Any, shape: Any, duplicates: str, dtype: Any, options: Options, n_samples: int, journal: Journal
-) -> Factorization:
+def fit_posterior(problem: Problem, options: Options, n_samples: int, journal: Journal) -> Factorization:
     """Fit as usual, sample from there and blend both; calibrate the intervals on what a second fit does not see."""
-    observed = as_observations(X, shape=shape, duplicates=duplicates)
+    observed = as_observations(problem.X, shape=problem.shape, duplicates=problem.duplicates)
 
-    def fit(X: Any, observed: Observations, n: int) -> Factorization:
-        plain = fit_missing(X, None, observed.shape, duplicates, dtype, options, None, None, journal)
-        return _sample(observed, plain, options, n).blend(_SHARE)
+    def fit(problem: Problem, observed: Observations, n: int) -> Factorization:
+        return _sample(observed, fit_missing(problem, options, journal), options, n).blend(_SHARE)
 
-    model = fit(X, observed, n_samples)
+    model = fit(problem, observed, n_samples)
     share = min(_HELD_SHARE, _MOST_HELD / observed.n_entries)
     if share * observed.n_entries < _LEAST_HELD:
         return model
     n = observed.n_entries
     stored = sp.csr_array((observed.data[:n], observed.indices[:n], observed.indptr), shape=observed.shape)
     seen, held = random_split(stored, share, seed=options.seed)
-    quantiles = find_quantiles(fit(seen, as_observations(seen), min(n_samples, _CALIBRATING)), held)
-    return replace(model, posterior={**model.posterior, "quantiles": quantiles})
+    again = fit(replace(problem, X=seen), as_observations(seen), min(n_samples, _CALIBRATING))
+    return replace(model, posterior={**model.posterior, "quantiles": find_quantiles(again, held)})
 
 
 def _sample(observed: Observations, plain: Factorization, options: Options, n_samples: int) -> Parts:

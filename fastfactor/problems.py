@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import warnings
-from dataclasses import asdict, replace
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from fastfactor.exceptions import warn_caller
 from fastfactor.kernels.losses import LOSSES, find_loss, find_traits
 from fastfactor.kernels.update import Factors
 from fastfactor.matrix.domains import check_domain, check_labels, locate_in
@@ -19,7 +19,7 @@ from fastfactor.matrix.positives import Positives, as_positives, store_rows
 from fastfactor.matrix.sizes import measure
 from fastfactor.matrix.weights import as_weights, weigh_moments
 from fastfactor.model import Factorization
-from fastfactor.options import Options, check_dtype, check_lengths, check_real, refuse_beyond
+from fastfactor.options import Options, check_dtype, check_lengths, check_share, refuse_beyond
 from fastfactor.solvers.budget import Planned, predict_dense_memory, predict_memory
 from fastfactor.solvers.fitting import Fitted, Task, fit_dense, fit_observed, may_stop
 from fastfactor.solvers.held_ranks import HeldRanks
@@ -33,36 +33,51 @@ from fastfactor.starting import as_start
 _SLOW_DENSE_WORK = 2e11  # entries x rank x epochs of unobserved="zero": minutes
 
 
-def fit_zero(
-    X: Any,
-    validation: Any,
-    shape: Any,
-    duplicates: str,
-    dtype: Any,
-    options: Any,
-    init: Factorization | None,
-    journal: Journal | None = None,
-    limit: float = np.inf,
-    sample_weight: Any = None,
-) -> Factorization:
-    """Fit every entry, what is not stored being 0; refuse to take more than `limit` bytes."""
+@dataclass(frozen=True)
+class Problem:
+    """What is to be fitted: a matrix as it was handed over, and the arguments of `fit` that go with its entries.
+
+    Attributes
+    ----------
+    X : what `fit` takes
+        Without ids, but where all entries count.
+    shape, duplicates, dtype, validation, sample_weight, init
+        See `fit`.
+    limit : float
+        Bytes that the fit may take.
+    """
+
+    X: Any
+    shape: Any = None
+    duplicates: str = "error"
+    dtype: Any = None
+    validation: Any = None
+    sample_weight: Any = None
+    init: Factorization | None = None
+    limit: float = np.inf
+
+
+def fit_zero(problem: Problem, options: Options, journal: Journal | None = None) -> Factorization:
+    """Fit every entry, what is not stored being 0; refuse to take more than the limit."""
+    X, validation, sample_weight, dtype = problem.X, problem.validation, problem.sample_weight, problem.dtype
     if validation is not None and validation is not False:
         raise ValueError("validation must be None or False where unobserved='zero': every entry is fitted")
     if sample_weight is not None and is_sparse(sample_weight):
         raise ValueError("sample_weight must be a dense array where unobserved='zero': every entry of X has a weight")
-    if duplicates not in ("error", "sum"):
-        raise ValueError(f"duplicates must be 'sum' (or the default) where unobserved='zero', got {duplicates!r}")
-    if limit < np.inf and hasattr(X, "shape") and hasattr(X, "dtype"):
+    if problem.duplicates not in ("error", "sum"):
+        raise ValueError(
+            f"duplicates must be 'sum' (or the default) where unobserved='zero', got {problem.duplicates!r}"
+        )
+    if problem.limit < np.inf and hasattr(X, "shape") and hasattr(X, "dtype"):
         item = check_dtype(dtype, X.dtype, X.dtype if X.dtype.kind in "fc" else np.float64).itemsize
         made = 0 if isinstance(X, np.ndarray) else X.shape[0] * X.shape[1] * item
-        refuse_beyond(limit, predict_dense_memory(X.shape, made, item, options.rank))
-    A = as_dense(X, shape=shape)
+        refuse_beyond(problem.limit, predict_dense_memory(X.shape, made, item, options.rank))
+    A = as_dense(X, shape=problem.shape)
     work = A.size * options.rank * (options.max_epochs or count_epochs_of_all(A.shape))
     if work > _SLOW_DENSE_WORK:
-        warnings.warn(
+        warn_caller(
             f"unobserved='zero' visits all {A.shape[0]} x {A.shape[1]} entries each epoch, about {work / 3e9:.0f} s on "
-            f"two cores{'; fastfactor.svd solves the same problem much faster' if sample_weight is None else ''}",
-            stacklevel=3,
+            f"two cores{'; fastfactor.svd solves the same problem much faster' if sample_weight is None else ''}"
         )
     computed = check_dtype(dtype, A.dtype, A.dtype)
     _check_real_only(options, computed)
@@ -71,7 +86,7 @@ def fit_zero(
         check_lengths(options, A.shape)
         planned = replace(options, max_epochs=options.max_epochs or count_epochs_of_all(A.shape))
         weights = as_weights(sample_weight, A, observed)
-        return _fit_entries("zero", observed, weights, False, computed, planned, init, journal)
+        return _fit_entries("zero", problem, observed, weights, computed, planned, journal)
     if options.loss == "squared":
         with np.errstate(over="ignore", invalid="ignore"):  # moduli of complex numbers, at the ends of the range
             largest = float(np.abs(A).max())
@@ -82,7 +97,7 @@ def fit_zero(
         labels = check_domain(find_traits(options.loss).domain, A.ravel(), lambda i: divmod(i, A.shape[1]))
         standard = standardise(options.loss, A.ravel(), _is_centred(options), labels)
     check_lengths(options, A.shape)
-    task = Task.of(options, computed, standard, as_start(init, A.shape, computed), journal)
+    task = Task.of(options, computed, standard, as_start(problem.init, A.shape, computed), journal)
     real = A.real.dtype.type
     shift, scale = standard.labels
     A = A / real(scale) if shift == 0 else (A - real(shift)) / real(scale)
@@ -91,43 +106,35 @@ def fit_zero(
     return as_model(fitted, task, np.arange(A.shape[0]), np.arange(A.shape[1]), recipe)
 
 
-def fit_missing(
-    X: Any,
-    validation: Any,
-    shape: Any,
-    duplicates: str,
-    dtype: Any,
-    options: Any,
-    sample_weight: Any,
-    init: Factorization | None,
-    journal: Journal | None = None,
-    limit: float = np.inf,
-) -> Factorization:
-    """Fit the stored entries; refuse to take more than `limit` bytes."""
-    if limit < np.inf:
-        _check_room(limit, X, validation, shape, dtype, options, sample_weight is not None, init is not None)
-    observed = as_observations(X, shape=shape, duplicates=duplicates)
+def fit_missing(problem: Problem, options: Options, journal: Journal | None = None) -> Factorization:
+    """Fit the stored entries; refuse to take more than the limit."""
+    if problem.limit < np.inf:
+        _check_room(problem, options)
+    observed = as_observations(problem.X, shape=problem.shape, duplicates=problem.duplicates)
     check_lengths(options, observed.shape)
-    computed = check_dtype(dtype, observed.data.dtype, np.float32)
+    computed = check_dtype(problem.dtype, observed.data.dtype, np.float32)
     _check_real_only(options, computed)
     if observed.std == 0:
-        warnings.warn(
+        warn_caller(
             f"all stored values of X equal {observed.data[0]}: with unobserved='missing' there is nothing to learn but "
-            "that; for implicit feedback use unobserved='weak'",
-            stacklevel=3,
+            "that; for implicit feedback use unobserved='weak'"
         )
-    weights = None if sample_weight is None else as_weights(sample_weight, X, observed)
-    return _fit_entries("missing", observed, weights, validation, computed, options, init, journal)
+    weights = _weigh(problem, observed)
+    return _fit_entries("missing", problem, observed, weights, computed, options, journal)
+
+
+def _weigh(problem: Problem, observed: Observations) -> NDArray[np.float64] | None:
+    """Return a weight for each entry, None where all have the same."""
+    return None if problem.sample_weight is None else as_weights(problem.sample_weight, problem.X, observed)
 
 
 def _fit_entries(
     unobserved: str,
+    problem: Problem,
     observed: Observations,
     weights: NDArray[Any] | None,
-    validation: Any,
     computed: np.dtype[Any],
     options: Options,
-    init: Factorization | None,
     journal: Journal | None,
 ) -> Factorization:
     """Fit the entries of `observed`, each with its weight, and describe it as a fit of `unobserved`."""
@@ -139,8 +146,9 @@ def _fit_entries(
     if weights is not None:
         standard = standard.weighted(mean_weight)
         weights = weights / mean_weight
-    task = Task.of(options, computed, standard, as_start(init, observed.shape, computed), journal)
-    fitted, grid = fit_observed(observed, _check_validation(validation, observed, task), options, task, weights)
+    task = Task.of(options, computed, standard, as_start(problem.init, observed.shape, computed), journal)
+    held = False if unobserved == "zero" else _check_validation(problem.validation, observed, task)
+    fitted, grid = fit_observed(observed, held, options, task, weights)
     penalty = fitted.selection["regularization"]
     described = Recipe.of(unobserved, options, standard, penalty, weight=mean_weight)
     by_frequency = fitted.selection["scaled_by_frequency"]
@@ -149,26 +157,16 @@ def _fit_entries(
 
 
 def fit_positives(
-    X: Any,
-    shape: Any,
-    duplicates: str,
-    dtype: Any,
-    options: Options,
-    sample_weight: Any,
-    others: float | None,
-    init: Factorization | None,
-    validation: Any,
-    journal: Journal | None = None,
+    problem: Problem, options: Options, others: float | None, journal: Journal | None = None
 ) -> Factorization:
-    """Fit positives, and zeros of small weight."""
-    observed = as_positives(X, shape, duplicates)
+    """Fit positives, and zeros that weigh `others` each (None: choose)."""
+    observed = as_positives(problem.X, problem.shape, problem.duplicates)
     check_lengths(options, observed.shape)
-    computed = check_dtype(dtype, observed.data.dtype, np.float32)
-    weights = None if sample_weight is None else as_weights(sample_weight, X, observed)
-    start = as_start(init, observed.shape, computed)
+    computed = check_dtype(problem.dtype, observed.data.dtype, np.float32)
+    weights, start = _weigh(problem, observed), as_start(problem.init, observed.shape, computed)
     ones = np.ones(observed.n_entries)
     positives = Positives.of(store_rows(observed.indptr, observed.indices, ones, weights, computed), observed.shape[1])
-    held, search = _hold_positives(validation, positives, options), validation is not False
+    held, search = _hold_positives(problem.validation, positives, options), problem.validation is not False
     task = Task.of(options, computed, Standard.of_moments(0.0, 1.0, 1.0), start, journal)
     fitted = fit_weak(positives, others, task, search=search, held=held)
     chosen = fitted.selection["unobserved_weight"]
@@ -181,7 +179,7 @@ def _hold_positives(validation: Any, positives: Positives, options: Options) -> 
     if validation is None or validation is False:
         return None
     if isinstance(validation, float | np.floating):
-        return HeldRanks.of_share(positives, _check_share(validation), options.rank, options.seed)
+        return HeldRanks.of_share(positives, check_share(validation, "validation"), options.rank, options.seed)
     shape = positives.shape if isinstance(validation, tuple) else None
     given = as_positives(validation, shape, "error", "validation")
     if given.shape != positives.shape:
@@ -202,11 +200,10 @@ def _hold_positives(validation: Any, positives: Positives, options: Options) -> 
     return HeldRanks.of(positives, stored.indptr, stored.indices, options.rank, options.seed)
 
 
-def _check_room(
-    limit: float, X: Any, validation: Any, shape: Any, dtype: Any, options: Options, weighted: bool, warm: bool
-) -> None:
-    """Raise a MemoryError if a fit of stored entries would take more than `limit` bytes."""
-    size = measure(X, shape)
+def _check_room(problem: Problem, options: Options) -> None:
+    """Raise a MemoryError if a fit of stored entries would take more than the limit."""
+    X, validation = problem.X, problem.validation
+    size = measure(X, problem.shape)
     if size is None:  # no matrix at all, as the conversion will say
         return
     values = X.observations.data.dtype if size.on_disk else np.asarray(X[2]).dtype if isinstance(X, tuple) else X.dtype
@@ -214,16 +211,16 @@ def _check_room(
     if validation is not None and validation is not False and not isinstance(validation, float):
         given = measure(validation)
         held = 0.0 if given is None else given.n_entries / size.n_entries
-    computed = check_dtype(dtype, values, np.float32)
+    computed = check_dtype(problem.dtype, values, np.float32)
     is_usual = options.loss == "squared" and _is_centred(options)
     planned = Planned(
         options.rank,
         computed,
         validation is None and (options.penalty is None or options.max_epochs is None),
         held,
-        weighted,
+        problem.sample_weight is not None,
         options.loss != "squared",
-        warm,
+        problem.init is not None,
         not (is_usual and size.on_disk and X.observations.suits(computed, options.seed)),
         may_stop(options),
     )
@@ -232,7 +229,7 @@ def _check_room(
     if not size.on_disk:
         there = predict_memory(replace(size, kept=8 * size.shape[0], peak=8 * size.shape[0], on_disk=True), planned)
         advice = f". From a grid on disk (fastfactor.io.build_grid) it needs {sum(there.values()) / 1e6:,.0f} MB"
-    refuse_beyond(limit, needed, advice)
+    refuse_beyond(problem.limit, needed, advice)
 
 
 def _is_centred(options: Options) -> bool:
@@ -282,20 +279,12 @@ def _check_range_of(dtype: np.dtype[Any], shift: Any, scale: float) -> None:
         )
 
 
-def _check_share(validation: Any) -> float:
-    """Return a share of the entries to hold out."""
-    share = check_real(float(validation), "validation", strict=True)
-    if share >= 1:
-        raise ValueError(f"validation must be a share below 1, got {validation}")
-    return share
-
-
 def _check_validation(validation: Any, observed: Observations, task: Task) -> Any:
     """Return None, False, a share, or a function from the grid to the entries given."""
     if validation is None or validation is False:
         return validation
     if isinstance(validation, float | np.floating):
-        return _check_share(validation)
+        return check_share(validation, "validation")
     shape = observed.shape if isinstance(validation, tuple) else None
     given = as_observations(validation, shape=shape, name="validation")
     if given.shape != observed.shape:

@@ -9,10 +9,10 @@ from typing import Any
 
 import numpy as np
 
-from fastfactor.folders import read_folder, replace_content, write_array, writing
+from fastfactor.folders import read_folder, write_values
 from fastfactor.ids import Ids
 from fastfactor.kernels.losses import LOSSES
-from fastfactor.manifest import MANIFEST, MODEL, Encoder, StoredArray
+from fastfactor.manifest import MANIFEST, MODEL
 from fastfactor.model import Factorization
 from fastfactor.solvers.recipe import check_recipe
 
@@ -42,15 +42,8 @@ def save_model(model: Factorization, path: str | os.PathLike[str]) -> None:
     ...     ff.load(folder, verify=True)
     Factorization(3 x 2, rank=1, dtype=float64)
     """
-    folder, encoder = Path(path), Encoder()
-    fields = {field.name: encoder.encode(getattr(model, field.name), field.name) for field in dataclasses.fields(model)}
-
-    def write_arrays(stored: dict[str, StoredArray]) -> None:
-        for name, array in encoder.arrays.items():
-            stored[name] = write_array(folder, array)
-
-    with writing(folder):
-        replace_content(folder, fields, write_arrays, MODEL)
+    fields = {field.name: getattr(model, field.name) for field in dataclasses.fields(model)}
+    write_values(Path(path), fields, MODEL)
 
 
 def load(path: str | os.PathLike[str], verify: bool = False) -> Factorization:

@@ -5,7 +5,7 @@ import reference
 
 from fastfactor.kernels.simd import Static
 from fastfactor.kernels.update import Step
-from fastfactor.matrix.grid import DenseGrid, build_grid
+from fastfactor.matrix.grid import DenseGrid, Making, build_grid
 from fastfactor.matrix.inputs import as_dense, as_observations
 from fastfactor.solvers.memory import choose_spec, draw_factors
 from fastfactor.solvers.sgd import compute_shrink
@@ -77,7 +77,7 @@ def assert_equal_to_oracle(
 
 def check_stored(X, triplets, rank, dtype, biases, shape=None, **loss):
     """Sweep `X`, whatever its format, and compare with the oracle on `triplets`."""
-    grid = build_grid(as_observations(X, shape=shape), shift=0.0, scale=1.0, dtype=dtype, seed=SEED)
+    grid = build_grid(as_observations(X, shape=shape), Making(0.0, 1.0, np.dtype(dtype), SEED))
     diagonals = np.random.default_rng(3).permutation(grid.n_stripes)
     places = grid.row_order, grid.col_order, grid.blocks.row_starts, grid.blocks.col_starts
     visits = reference.visit_stored(*triplets, places, diagonals)

@@ -250,8 +250,9 @@ def test_the_good_case_is_good():
 
 @pytest.mark.parametrize("values", [2.5 * np.ones((3, 4)), (0.1 + 0.3j) * np.ones((3, 4)), 7 * np.ones((3, 4), int)])
 def test_equal_values_warn_and_name_weak(values):
-    with pytest.warns(UserWarning, match="all stored values of X equal .*unobserved='weak'"):
+    with pytest.warns(UserWarning, match="all stored values of X equal .*unobserved='weak'") as caught:
         model = ff.fit(values, 8, regularization=0.1)
+    assert caught[0].filename == __file__  # the line that called
     np.testing.assert_allclose(model.predict(1, 2), values[1, 2], atol=0.05)
 
 

@@ -51,6 +51,19 @@ def test_compare_fails_when_something_got_slower(call, capsys, tmp_path):
     assert call("--compare", old, new) == 1
 
 
+def test_what_is_no_result_ends_with_a_line_and_a_code_of_its_own(call, capsys, tmp_path):
+    for text in ("", '{"format": 1}'):
+        (tmp_path / "old.json").write_text(text)
+        with pytest.raises(SystemExit, match="2"):
+            call("compare", tmp_path / "old.json", tmp_path / "old.json")
+        assert "old.json" in capsys.readouterr().err
+
+
+def test_kept_results_can_be_read():
+    for path in cli.RESULTS.glob("*.json"):
+        assert record.load(path)["measurements"], path
+
+
 def test_report_is_one_page_with_everything(call, tmp_path):
     pytest.importorskip("matplotlib")
     old, new, page = tmp_path / "old.json", tmp_path / "new.json", tmp_path / "page.html"

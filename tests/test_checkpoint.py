@@ -95,7 +95,7 @@ def test_interrupted_at_every_write_it_ends_with_the_same_bits(numbers, tmp_path
         if case != "epochs and penalty chosen" or writes % 9 == 0:  # that one writes some hundred times
             raise Killed
 
-    monkeypatch.setattr("fastfactor.checkpoint.replace_content", write)
+    monkeypatch.setattr("fastfactor.folders.replace_content", write)
     deaths = 0
     while True:
         try:

@@ -4,6 +4,7 @@ A block whose fence says more than `python` (as in "```python skip") is shown, n
 on the command line, its `fastfactor` commands run too.
 """
 
+import json
 import re
 import shlex
 import subprocess
@@ -105,3 +106,57 @@ def test_promises_name_tests_that_exist():
     }
     assert len(named) > 30
     assert not named - there
+
+
+def read_result(name):
+    """Return the figures of a kept result by case, peer and metric."""
+    items = json.loads((ROOT / "bench" / "results" / f"{name}.json").read_text())["measurements"]
+    return {(item["case"], item["peer"], item["metric"]): item["value"] for item in items}
+
+
+def join(values, form):
+    return " / ".join(format(value, form) for value in values)
+
+
+def test_figures_of_the_pages_are_those_of_the_kept_results():
+    epochs, times, dask = read_result("epochs"), read_result("time-to-rmse"), read_result("dask")
+    speeds = [
+        [epochs[f"20M, rank {rank}", peer, "updates_per_second"] for rank in (16, 32, 64, 128)]
+        for peer in ("fastfactor", "libmf")
+    ]
+    ratios = [ours / theirs for ours, theirs in zip(*speeds, strict=True)]
+    seconds = [
+        [times[case, peer, "seconds_to_target"] for case in ("20M", "ml-1m")] for peer in ("fastfactor", "libmf")
+    ]
+    gains = join([theirs / ours for ours, theirs in zip(*seconds, strict=True)], ".1f")
+    ours, theirs = (f"{join(side, '.0f')} M" for side in speeds)
+    to_target = f"{join(seconds[0], '.2g')} s"
+    shown = {
+        "README.md": [f"{ours} | {join(ratios, '.1f')} times LIBMF", f"{to_target} | {gains} times as fast"],
+        "docs/comparison.md": [
+            f"{ours} | LIBMF {theirs} | {join(ratios, '.1f')}",
+            f"{to_target} | LIBMF {join(seconds[1], '.3g')} s | {gains}",
+        ],
+        "docs/performance.md": [
+            f"| {rank} | {mine:.0f} | {other:.0f} | {ratio:.1f} |"
+            for rank, mine, other, ratio in zip((16, 32, 64, 128), *speeds, ratios, strict=True)
+        ],
+        "docs/scale.md": [
+            "| {} million | {:.3f} s | {:.3f} s | {:.2f} |".format(
+                size,
+                dask[f"{size}M, rank 32", "dask, 2 workers", "epoch"],
+                dask[f"{size}M, rank 32", "in process", "epoch"],
+                dask[f"{size}M, rank 32", "dask, 2 workers", "epoch_over_process"],
+            )
+            for size in (20, 100)
+        ],
+    }
+    for page, figures_shown in shown.items():
+        text = (ROOT / page).read_text()
+        assert not [figure for figure in figures_shown if figure not in text], page
+
+
+@pytest.mark.parametrize("page", [page for page in PAGES if page.parent.name == "docs"], ids=name_of)
+def test_pages_with_code_say_what_to_install(page):
+    text = page.read_text()
+    assert "```python\n" not in text or re.search("pip install '?[.]", text)

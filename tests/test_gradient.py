@@ -6,7 +6,7 @@ import reference
 from sweeping import draw, make_dense, make_triplets
 
 from fastfactor.kernels.update import Step
-from fastfactor.matrix.grid import DenseGrid, build_grid
+from fastfactor.matrix.grid import DenseGrid, Making, build_grid
 from fastfactor.matrix.inputs import as_observations
 
 TINY = 1e-7  # step size at which the steps on all entries add up to the full gradient
@@ -20,7 +20,7 @@ def test_sweep_descends_along_the_gradient(problem, dtype):
     biases = problem == "missing"
     if biases:
         entries = make_triplets(dtype, SHAPE)
-        grid = build_grid(as_observations(entries, shape=SHAPE), shift=0.0, scale=1.0, dtype=dtype, seed=0)
+        grid = build_grid(as_observations(entries, shape=SHAPE), Making(0.0, 1.0, np.dtype(dtype), 0))
         rows, cols = np.argsort(grid.row_order)[entries[0]], np.argsort(grid.col_order)[entries[1]]
         entries = list(zip(rows, cols, entries[2], strict=True))
     else:

@@ -5,12 +5,12 @@ import pytest
 import scipy.sparse as sp
 
 from fastfactor.kernels.sweep import AHEAD
-from fastfactor.matrix.grid import DenseGrid, build_grid, choose_stripes, deal_stripes
+from fastfactor.matrix.grid import DenseGrid, Making, build_grid, choose_stripes, deal_stripes
 from fastfactor.matrix.inputs import as_dense, as_observations
 
 
 def build(X, share=0.0, seed=0, **kwargs):
-    return build_grid(as_observations(X, **kwargs), shift=0.0, scale=1.0, dtype="float64", seed=seed, held_share=share)
+    return build_grid(as_observations(X, **kwargs), Making(0.0, 1.0, np.dtype("float64"), seed, share))
 
 
 def entries_of(grid):
@@ -52,7 +52,7 @@ def test_each_entry_once(ratings, seed):
 
 
 def test_values_are_standardised(ratings):
-    grid = build_grid(as_observations(ratings), shift=2.0, scale=4.0, dtype="float64", seed=0)
+    grid = build_grid(as_observations(ratings), Making(2.0, 4.0, np.dtype("float64"), 0))
     expected = [(r, c, (x - 2.0) / 4.0) for r, c, x in triplets_of(ratings)]
     np.testing.assert_allclose(entries_of(grid), expected, rtol=1e-12)
 

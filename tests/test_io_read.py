@@ -201,6 +201,7 @@ def test_lines_are_counted_across_blocks(tmp_path, monkeypatch):
     with pytest.warns(UserWarning, match="bad lines were skipped") as caught:
         X = read(path, on_bad_line="skip")
     assert "line 6: 1 fields where 3" in str(caught[0].message)
+    assert caught[0].filename == __file__
     assert X.n_skipped == sum(line == "short" for line in lines) + 1
     assert X.n_entries == sum(line.startswith("u") for line in lines) - 1
     path.write_text("\n".join(["user,item,stars", *(line for line in lines if line != "short")]))
@@ -400,6 +401,7 @@ def test_what_was_read_fits_like_what_is_in_memory(tmp_path, ratings):
     assert train.shape == test.shape == X.shape
     zeros = ff.fit(X, 2, unobserved="zero", max_epochs=2)
     assert zeros.row_ids.tolist() == names[0].tolist()
+    assert zeros.partial_fit(X, max_epochs=1).row_ids.tolist() == names[0].tolist()
 
 
 def test_the_package_imports_without_pyarrow(python, tmp_path):

@@ -28,6 +28,11 @@ def values_for(loss, values):
 # --- the functions
 
 
+def test_the_command_line_knows_all_of_them():
+    training = pytest.importorskip("fastfactor.cli.training", reason="the command line needs the extra cli")
+    assert tuple(LOSSES) == training.LOSSES
+
+
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
 @pytest.mark.parametrize("loss", LOSSES)
 def test_functions_equal_the_oracle_and_keep_the_dtype(loss, dtype):

@@ -148,7 +148,7 @@ def test_equal_times_stay_together():
 @pytest.mark.parametrize(
     ("call", "error", "message"),
     [
-        (lambda: selection.random_split(np.eye(3), 1.0), ValueError, "test_share must be below 1"),
+        (lambda: selection.random_split(np.eye(3), 1.0), ValueError, "test_share must be a share below 1"),
         (lambda: selection.random_split(np.eye(3), 0.0), ValueError, "test_share"),
         (lambda: selection.random_split(np.eye(3), 0.01), ValueError, "0 of the 9 entries"),
         (lambda: selection.random_split(np.eye(3), seed=-1), ValueError, "seed"),

@@ -4,6 +4,7 @@ To change something on purpose: `python tests/test_public_api.py` writes the lis
 CHANGELOG.md.
 """
 
+import importlib
 import inspect
 from pathlib import Path
 
@@ -12,6 +13,12 @@ import pytest
 import fastfactor as ff
 
 LIST = Path(__file__).with_name("public_api.txt")
+ADAPTERS = ("dask", "sklearn")
+
+
+def is_own(member):
+    """Tell what is defined here from what a class of scikit-learn's has; properties and wrappers count as ours."""
+    return getattr(member, "__module__", None) is None or member.__module__.startswith("fastfactor")
 
 
 def describe(name, value):
@@ -20,12 +27,15 @@ def describe(name, value):
     if own and issubclass(value, BaseException):
         yield f"{name} -> {value.__mro__[1].__name__}"
         return
-    signature = inspect.signature(value)
+    theirs = inspect.isclass(value) and not is_own(value.__init__)
+    signature = inspect.Signature() if theirs else inspect.signature(value)
     bare = [parameter.replace(annotation=parameter.empty) for parameter in signature.parameters.values()]
     yield f"{name}{signature.replace(parameters=bare, return_annotation=signature.empty)}"
     if own:
         for key in sorted(key for key in dir(value) if key[0] != "_"):
             member = getattr(value, key)
+            if not is_own(member):
+                continue
             if inspect.isroutine(member):
                 yield from describe(f"{name}.{key}", member)
             elif isinstance(member, property):
@@ -41,11 +51,15 @@ def list_names():
                 lines += describe(f"{name}.{key}", getattr(value, key))
         else:
             lines += describe(name, value)
+    for name in ADAPTERS:
+        module = importlib.import_module(f"fastfactor.{name}")
+        lines += [line for key in module.__all__ for line in describe(f"{name}.{key}", getattr(module, key))]
     return lines
 
 
 def test_public_names_change_only_on_purpose():
-    pytest.importorskip("pyarrow")  # for fastfactor.io
+    for package in ("pyarrow", "sklearn", "dask", "distributed"):
+        pytest.importorskip(package)
     listed, found = set(LIST.read_text().splitlines()), set(list_names())
     assert not listed - found, "public names or arguments are gone"
     assert not found - listed, "public names or arguments are new"
@@ -56,7 +70,7 @@ def test_every_public_name_has_its_place_in_the_reference():
     if not page.exists():
         pytest.skip("the pages are not beside the tests")
     text = page.read_text()
-    assert not [name for name in ff.__all__ if f"::: fastfactor.{name}\n" not in text]
+    assert not [name for name in (*ff.__all__, *ADAPTERS) if f"::: fastfactor.{name}\n" not in text]
 
 
 if __name__ == "__main__":

@@ -23,7 +23,7 @@ ROOMS = {
     "blas": {"threads"},
     "options": {"kernels", "exceptions"},
     "matrix": {"matrix", "kernels", "threads", "blas", "exceptions", "ids"},
-    "io": {"io", "matrix", "ids", "folders", "locks", "manifest", "kernels", "options"},
+    "io": {"io", "exceptions", "matrix", "ids", "folders", "locks", "manifest", "kernels", "options"},
     "solvers": {"solvers", "matrix", "kernels", "threads", "blas", "options", "exceptions"},
 }
 TOP = {"api", "sklearn", "cli", "dask", "demo", "__main__", "__init__"}

@@ -6,7 +6,7 @@ import reference
 import scipy.sparse as sp
 from sweeping import assert_equal_to_oracle, check_dense, check_stored, make_dense, make_triplets
 
-from fastfactor.matrix.grid import DenseGrid, build_grid
+from fastfactor.matrix.grid import DenseGrid, Making, build_grid
 from fastfactor.matrix.inputs import as_observations
 
 DTYPES = ["float32", "float64", "complex64", "complex128"]
@@ -51,7 +51,7 @@ def test_a_penalty_for_each_row_and_column(problem):
     reg = np.linspace(0, 5, SHAPE[0]), np.linspace(3, 0, SHAPE[1])
     if problem == "missing":
         triplets = make_triplets("float64")
-        grid = build_grid(as_observations(triplets, shape=SHAPE), shift=0.0, scale=1.0, dtype="float64", seed=5)
+        grid = build_grid(as_observations(triplets, shape=SHAPE), Making(0.0, 1.0, np.dtype("float64"), 5))
         places = grid.row_order, grid.col_order, grid.blocks.row_starts, grid.blocks.col_starts
         visits = reference.visit_stored(*triplets, places, np.arange(grid.n_stripes))
     else:
@@ -127,7 +127,7 @@ def test_wide_matrix_with_32_bit_positions():
     shape = (3, 3 * (1 << 16) + 30)
     cols = np.linspace(0, shape[1] - 1, 50).astype(np.int64)
     triplets = np.arange(50) * 3 // 50, cols, np.linspace(-1, 1, 50).astype("float32")
-    grid = build_grid(as_observations(triplets, shape=shape), shift=0.0, scale=1.0, dtype="float32", seed=5)
+    grid = build_grid(as_observations(triplets, shape=shape), Making(0.0, 1.0, np.dtype("float32"), 5))
     assert grid.blocks.entries.dtype["col"] == np.uint32
     places = grid.row_order, grid.col_order, grid.blocks.row_starts, grid.blocks.col_starts
     diagonals = np.arange(grid.n_stripes)

@@ -7,7 +7,7 @@ import scipy.sparse as sp
 from sweeping import SEED, assert_equal_to_oracle, make_triplets
 
 import fastfactor as ff
-from fastfactor.matrix.grid import build_grid
+from fastfactor.matrix.grid import Making, build_grid
 from fastfactor.matrix.inputs import as_observations
 
 SHAPE = (37, 29)
@@ -19,7 +19,7 @@ def test_sweep(dtype):
     rows, cols, values = make_triplets(dtype)
     weights = np.random.default_rng(0).random(len(rows)) * 3
     X = as_observations((rows, cols, values), shape=SHAPE)
-    grid = build_grid(X, shift=0.0, scale=1.0, dtype=dtype, seed=SEED, weights=weights)
+    grid = build_grid(X, Making(0.0, 1.0, np.dtype(dtype), SEED), weights=weights)
     diagonals = np.arange(grid.n_stripes)
     places = grid.row_order, grid.col_order, grid.blocks.row_starts, grid.blocks.col_starts
     pairs = list(zip(values, weights, strict=True))
@@ -28,7 +28,7 @@ def test_sweep(dtype):
 
 
 def test_entries_have_no_weight_unless_given():
-    grid = build_grid(as_observations(make_triplets("float32")), shift=0.0, scale=1.0, dtype="float32", seed=0)
+    grid = build_grid(as_observations(make_triplets("float32")), Making(0.0, 1.0, np.dtype("float32"), 0))
     assert grid.blocks.entries.dtype.names == ("row", "col", "value")
 
 

@@ -10,7 +10,7 @@ import scipy.sparse as sp
 from bench import generate, peers, recipes, timing
 from bench.peers.base import CompletionPeer, Recipe
 from bench.record import Recorder
-from fastfactor.matrix.grid import build_grid
+from fastfactor.matrix.grid import Making, build_grid
 from fastfactor.matrix.inputs import as_observations
 from fastfactor.threads import using_threads
 
@@ -60,7 +60,7 @@ def _time_layout(recorder: Recorder, size: str, ours: CompletionPeer, matrix: sp
         start = time.perf_counter()
         with using_threads(recipe.n_threads):
             X = as_observations(matrix)
-            build_grid(X, shift=X.mean, scale=X.std, dtype=np.dtype(recipe.dtype), seed=recipe.seed)
+            build_grid(X, Making(X.mean, X.std, np.dtype(recipe.dtype), recipe.seed))
         return time.perf_counter() - start
 
     layout, start = [], []

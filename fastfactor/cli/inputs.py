@@ -10,6 +10,7 @@ import click
 import numpy as np
 
 from fastfactor.cli.outcomes import Code, Failure, failing_with
+from fastfactor.io.reading import KINDS, find_format
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 
@@ -23,8 +24,6 @@ class OutputPath(click.Path):
 
     def convert(self, value: Any, param: Any, ctx: Any) -> Any:
         """Return a path whose name says a format."""
-        from fastfactor.io.reading import find_format
-
         path: Any = super().convert(value, param, ctx)
         if (find_format(path) or "") not in self.formats:
             self.fail(f"{str(path)!r} must end in {', '.join('.' + each for each in self.formats)}", param, ctx)
@@ -55,7 +54,7 @@ talking = with_options(
 threading = click.option("--threads", type=click.IntRange(min=1), help="At most this many; by default all there are.")
 seeding = click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True, help="Of whatever is drawn.")
 reading = with_options(
-    click.option("--format", type=click.Choice(["csv", "tsv", "parquet", "arrow", "npz", "npy", "mtx"])),
+    click.option("--format", type=click.Choice(KINDS)),
     click.option("--columns", callback=_parse_columns, help="Names or places: row,column or row,column,value."),
     click.option("--delimiter", help="Of text, one character."),
     click.option("--header/--no-header", default=None, help="Whether the first line of text holds names."),

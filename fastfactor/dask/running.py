@@ -22,14 +22,13 @@ from fastfactor.dask.grid import DaskGrid
 from fastfactor.dask.parts import inspect_part
 from fastfactor.dask.sources import as_parts
 from fastfactor.dask.tiles import Layout, lay_part, take_held
-from fastfactor.matrix.grid import Held, choose_stripes, deal_stripes
+from fastfactor.matrix.grid import Held, Making, choose_stripes, deal_stripes
 from fastfactor.matrix.labelled import StoredGrid
 from fastfactor.model import Factorization
-from fastfactor.options import Options, check_dtype, check_integer, check_lengths, check_options, check_real
+from fastfactor.options import Options, check_dtype, check_integer, check_lengths, check_options, check_share
 from fastfactor.problems import as_model, standardise_moments
-from fastfactor.solvers.fitting import Task, choose_and_fit, order_penalty
+from fastfactor.solvers.fitting import Task, choose_and_fit, make_penalise
 from fastfactor.solvers.recipe import Recipe
-from fastfactor.solvers.schedule import Penalty, weigh_by_frequency
 
 _MAX_HELD = 1_000_000  # held-out entries, which the client keeps
 
@@ -87,24 +86,10 @@ def fit(
     Gemulla, Nijkamp, Haas and Sismanis, "Large-scale matrix factorization with distributed stochastic gradient
     descent", KDD 2011.
     """
-    options = check_options(
-        rank,
-        "missing",
-        "squared",
-        biases,
-        regularization,
-        0.0,
-        False,
-        learning_rate,
-        max_epochs,
-        max_seconds,
-        seed,
-        callback,
-    )
+    fixed = {"unobserved": "missing", "loss": "squared", "l1_regularization": 0.0, "nonnegative": False}
+    options = check_options({**locals(), **fixed})
     if validation is not None and validation is not False:
-        validation = check_real(validation, "validation", strict=True)
-        if validation >= 1:
-            raise ValueError(f"validation must be a share below 1, got {validation}")
+        validation = check_share(validation, "validation")
     n_parts = check_integer(n_parts, "n_parts", 1)
     with using_client(client) as own:
         cluster = Cluster(own, *as_parts(X, own, n_parts, shape))
@@ -127,17 +112,11 @@ def _fit(cluster: Cluster, options: Options, validation: Any, dtype: Any) -> Fac
     counts = np.concatenate([look.row_counts for look in looks]), np.sum([look.col_counts for look in looks], axis=0)
 
     def layout(share: float) -> DaskGrid:
-        return _lay_out(cluster, counts, n_entries, standard.labels, computed, options.seed, share)
+        making = Making(*standard.labels, computed, options.seed, min(share, _MAX_HELD / n_entries))
+        return _lay_out(cluster, counts, n_entries, making)
 
     task = Task.of(options, computed, standard)
-    given = task.penalty()
-    weights = [weigh_by_frequency(each) for each in counts]
-
-    def penalise(mean: float, grid: Any) -> Penalty:
-        if given is not None:
-            return order_penalty(given, grid)
-        return Penalty(mean * weights[0][grid.row_order], mean * weights[1][grid.col_order])
-
+    penalise = make_penalise(task.penalty(), lambda: counts)
     fitted, grid = choose_and_fit(layout, penalise, n_entries, validation, options, task)
     described = Recipe.of("missing", options, standard, fitted.selection["regularization"])
     recipe = described.scaled_by_frequency(counts[0]) if fitted.selection["scaled_by_frequency"] else asdict(described)
@@ -148,17 +127,13 @@ def _lay_out(
     cluster: Cluster,
     counts: tuple[NDArray[np.int64], NDArray[np.int64]],
     n_entries: int,
-    labels: tuple[Any, float],
-    dtype: np.dtype[Any],
-    seed: int,
-    share: float,
+    making: Making,
 ) -> DaskGrid:
     """Have the workers lay out their tiles: as many stripes over all as a grid in memory has, a few in each part."""
     P = len(cluster.parts)
     n_inner = max(1, choose_stripes(cluster.shape, n_entries) // P)
-    col_order, col_starts = deal_stripes(counts[1], P * n_inner, np.random.default_rng(seed))
-    share = min(share, _MAX_HELD / n_entries)
-    layout = Layout(col_order, col_starts, n_inner, *labels, dtype, seed, share)
+    col_order, col_starts = deal_stripes(counts[1], P * n_inner, np.random.default_rng(making.seed))
+    layout = Layout(col_order, col_starts, n_inner, making)
     client = cluster.client
     shared = client.submit(copy, layout, pure=False)  # a task, so that it is there again when a worker was lost
     laid = cluster.run(lay_part, shared)

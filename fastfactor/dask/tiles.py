@@ -5,19 +5,19 @@ Each task computes on one thread, and its result depends on its arguments alone,
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from fastfactor.blas import aligned_empty
 from fastfactor.dask.parts import Part
 from fastfactor.kernels.layout import count_blocks, fill_blocks
 from fastfactor.kernels.simd import Static
 from fastfactor.kernels.sweep import AHEAD, Blocks, sweep_stored
 from fastfactor.kernels.update import Factors, Step
-from fastfactor.matrix.grid import Deal, deal_stripes, hold_out
-from fastfactor.solvers.memory import allocate_rows
+from fastfactor.matrix.grid import Deal, Making, deal_stripes
 from fastfactor.threads import launch, using_threads
 
 Array = NDArray[Any]
@@ -36,21 +36,14 @@ class Layout:
         Columns in the order of the factors, and the stripes of them: `s` for each of the P parts.
     n_inner : int
         s, the stripes of the rows of each part too.
-    shift, scale : number
-        What standardises the values.
-    dtype : dtype
-    seed, share
-        Which entries are held out, and how many of them.
+    making : Making
+        As for a grid in memory, but that each part holds out entries by a seed of its own.
     """
 
     col_order: NDArray[np.int64]
     col_starts: NDArray[np.int64]
     n_inner: int
-    shift: Any
-    scale: float
-    dtype: Any
-    seed: int
-    share: float
+    making: Making
 
     @property
     def n_parts(self) -> int:
@@ -59,7 +52,7 @@ class Layout:
 
     def deal(self, number: int, row_counts: Array) -> Deal:
         """Return which stripe each row of part `number` and each column goes to; the rows' positions are the part's."""
-        rng = np.random.default_rng([self.seed, 5, number])
+        rng = np.random.default_rng([self.making.seed, 5, number])
         return Deal(*deal_stripes(row_counts, self.n_inner, rng), self.col_order, self.col_starts)
 
 
@@ -97,23 +90,24 @@ def lay_part(part: Part, layout: Layout) -> Tiles:
     X, s, P = part.matrix, layout.n_inner, layout.n_parts
     indptr = X.indptr.astype(np.int64)
     deal = layout.deal(part.number, np.diff(indptr))
-    own_seed = np.random.SeedSequence([layout.seed, 4, part.number]).generate_state(1, np.uint64)[0]
-    held_out = hold_out(own_seed, layout.share)
+    own_seed = np.random.SeedSequence([layout.making.seed, 4, part.number]).generate_state(1, np.uint64)[0]
+    making = replace(layout.making, seed=own_seed)
+    held_out, dtype = making.held_out, making.dtype
     counts, held_counts = np.zeros((1, s, P * s), np.int64), np.zeros((1, s), np.int64)
     held_starts = np.zeros(s + 1, np.int64)
     with using_threads(1):
         rows = np.array([0, X.shape[0]], np.int64)
         launch(count_blocks, indptr, X.indices, rows, deal.row_stripe, deal.col_place[0], held_out, counts, held_counts)
         np.cumsum(held_counts[0], out=held_starts[1:])
-        held = [np.empty(int(held_starts[-1]), kind) for kind in (np.int64, np.int64, layout.dtype)]
+        held = [np.empty(int(held_starts[-1]), kind) for kind in (np.int64, np.int64, dtype)]
         sizes = counts.reshape(s, P, s).transpose(1, 0, 2)
         ends = np.cumsum(sizes, dtype=np.uint64).reshape(P, s * s)
         offsets = np.concatenate([np.append(np.uint64(0), ends[:-1, -1])[:, None], ends], axis=1)
         starts = offsets[:, :-1].reshape(P, s, s).transpose(1, 0, 2).ravel()
-        entries = np.empty(int(ends[-1, -1]) + int(AHEAD), deal.entry_dtype(layout.dtype, weighted=False))
+        entries = np.empty(int(ends[-1, -1]) + int(AHEAD), deal.entry_dtype(dtype, weighted=False))
         entries[int(ends[-1, -1]) :] = 0  # looked at, never used
         blocks = Blocks(entries, starts, deal.row_starts, deal.col_starts)
-        standard = X.data.dtype.type(layout.shift), X.data.real.dtype.type(1 / layout.scale)
+        standard = making.convert(X.data)
         places = (held_starts, *held)
         matrix = (indptr, X.indices, X.data)
         launch(fill_blocks, matrix, None, deal.row_order, deal.col_place, blocks, standard, held_out, places, None)
@@ -184,6 +178,6 @@ def sweep_group(
 
 def _copy(M: Array, bias: Array) -> tuple[Array, Array]:
     """Copy factors: those that came belong to others too, who may need them once more."""
-    copied = allocate_rows(M.shape[0], M.shape[1], M.dtype)
+    copied = aligned_empty(M.shape, M.dtype)
     np.copyto(copied, M)
     return copied, bias.copy()

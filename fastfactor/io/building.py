@@ -17,10 +17,10 @@ import numpy as np
 import scipy.sparse as sp
 from numpy.typing import NDArray
 
-from fastfactor.folders import read_folder, replace_content, write_array, writing, writing_array
+from fastfactor.folders import read_folder, replace_content, write_arrays, writing, writing_array
 from fastfactor.io.checking import as_stored
 from fastfactor.io.matrices import DAMAGE, check_archive, read_header
-from fastfactor.io.reading import MATRICES, Path_, plan_reading, read
+from fastfactor.io.reading import MATRICES, Path_, Reading, read
 from fastfactor.io.spilling import (
     Spilling,
     TripletFiles,
@@ -32,8 +32,8 @@ from fastfactor.io.spilling import (
 from fastfactor.io.tables import collect
 from fastfactor.locks import locking
 from fastfactor.manifest import GRID, Encoder, StoredArray, refer
-from fastfactor.matrix.disk_grid import Plan
-from fastfactor.matrix.grid import convert
+from fastfactor.matrix.disk_grid import Plan, describe
+from fastfactor.matrix.grid import Making
 from fastfactor.matrix.inputs import Observations, as_observations, check_shape, inspect_csr
 from fastfactor.matrix.labelled import Labelled, StoredGrid
 from fastfactor.matrix.mapped import ArrayFile, Scratch, walk_rows
@@ -120,39 +120,36 @@ def build_grid(
     if isinstance(seed, bool) or not isinstance(seed, int | np.integer) or seed < 0:
         raise ValueError(f"seed must be an integer of at least 0, got {seed!r}")
     target, limit = Path(folder), check_memory(max_memory)
-    reading: dict[str, Any] = {
-        "format": format,
-        "columns": columns,
-        "on_bad_line": on_bad_line,
-        "delimiter": delimiter,
-        "header": header,
-        "integer_ids": integer_ids,
-        "dtype": dtype,
-    }
-    if not _is_path(source):
-        given = [name for name, value in reading.items() if value not in (None, "error", False)]
-        if given:
-            raise ValueError(f"{given[0]} is for files, but source is a {type(source).__name__}")
-        X, labels = _observe_memory(source, shape, duplicates, limit)
-        with writing(target, wait=False):
-            _write(target, X, labels, int(seed))
-        return open_grid(target)
-    if shape is not None:
-        raise ValueError(f"shape is for triplets in memory, got {shape!r} beside a file")
-    plan = plan_reading(source, mapped=False, **reading)
+    reading = Reading(
+        format=format,
+        columns=columns,
+        on_bad_line=on_bad_line,
+        delimiter=delimiter,
+        header=header,
+        integer_ids=integer_ids,
+        dtype=dtype,
+    )
+    plan = None
+    if _is_path(source):
+        if shape is not None:
+            raise ValueError(f"shape is for triplets in memory, got {shape!r} beside a file")
+        plan = reading.plan(source, mapped=False)
+    elif reading.chosen:
+        raise ValueError(f"{reading.chosen[0]} is for files, but source is a {type(source).__name__}")
     with writing(target, wait=False):
-        if plan.kind not in MATRICES:
+        if plan is None:
+            found = _observe_memory(source, shape, duplicates, limit)
+        elif plan.kind not in MATRICES:
             _check_room(limit, (0, 0), _BATCHES)
-            triplets, ids = collect(
-                plan.sources, plan.columns, plan.faults, partial(Spilling, folder=target), **plan.options
-            )
+            make = partial(Spilling, folder=target)
+            triplets, ids = collect(plan.sources, plan.columns, plan.faults, make, **plan.options)
             _check_room(limit, triplets.shape, _BATCHES)
-            X, labels = _observe_triplets(triplets, duplicates, target), (*ids, plan.faults.n_skipped)
+            found = _observe_triplets(triplets, duplicates, target), (*ids, plan.faults.n_skipped)
         elif plan.kind == "npz":
-            X, labels = _observe_npz(plan.paths[0], dtype, duplicates, target, limit)
+            found = _observe_npz(plan.paths[0], dtype, duplicates, target, limit)
         else:
-            X, labels = _observe_memory(read(source, format=format, dtype=dtype), None, duplicates, limit)
-        _write(target, X, labels, int(seed))
+            found = _observe_memory(read(source, format=format, dtype=dtype), None, duplicates, limit)
+        _write(target, *found, int(seed))
     return open_grid(target)
 
 
@@ -296,7 +293,8 @@ def _observe_npz(path: Path, dtype: Any, duplicates: str, folder: Path, limit: f
 def _write(folder: Path, X: Observations, labels: Labels, seed: int) -> None:
     """Write a matrix and its grid to the folder, which is locked."""
     dtype = np.dtype(np.complex64 if X.data.dtype.kind == "c" else np.float32)
-    plan, scale = Plan.of(X, dtype, seed, 0.0), X.std or 1.0
+    making = Making(X.mean, X.std or 1.0, dtype, seed)
+    plan = Plan.of(X, making)
     deal = plan.deal
     small = {
         "shape": X.shape,
@@ -305,7 +303,7 @@ def _write(folder: Path, X: Observations, labels: Labels, seed: int) -> None:
         "row_labels": labels[0],
         "col_labels": labels[1],
         "n_skipped": labels[2],
-        "made_with": {"shift": X.mean, "scale": scale, "dtype": dtype.str, "seed": seed},
+        "made_with": describe(making),
         "indptr": X.indptr,
         "offsets": plan.offsets,
         "row_order": deal.row_order,
@@ -317,19 +315,18 @@ def _write(folder: Path, X: Observations, labels: Labels, seed: int) -> None:
     fields = {name: encoder.encode(value, name) for name, value in small.items()}
     fields |= {name: refer(name) for name in ("indices", "data", "entries")}
 
-    def write_arrays(stored: dict[str, StoredArray]) -> None:
-        for name, array in encoder.arrays.items():
-            stored[name] = write_array(folder, array)
+    def write_all(stored: dict[str, StoredArray]) -> None:
+        write_arrays(folder, encoder, stored)
         for name, array in (("indices", X.indices), ("data", X.data)):
             with writing_array(folder, X.n_entries, array.dtype) as (file, start, entry):
                 _copy(X.indptr, array, ArrayFile(file, array.dtype, X.n_entries, start))
             stored[name] = entry[0]
         n_bytes = plan.n_stored * plan.entry_dtype.itemsize
         with writing_array(folder, n_bytes, np.uint8) as (file, start, entry):
-            plan.write(X, convert(X, X.mean, scale), ArrayFile(file, plan.entry_dtype, plan.n_stored, start), [])
+            plan.write(X, ArrayFile(file, plan.entry_dtype, plan.n_stored, start), [])
         stored["entries"] = entry[0]
 
-    replace_content(folder, fields, write_arrays, GRID)
+    replace_content(folder, fields, write_all, GRID)
 
 
 def _copy(indptr: NDArray[np.int64], array: NDArray[Any], file: ArrayFile) -> None:

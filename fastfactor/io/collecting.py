@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
@@ -10,6 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from fastfactor.exceptions import warn_caller
 from fastfactor.ids import Ids
 from fastfactor.io.arrow import check_id_type, from_arrow, load_pyarrow, normalise_ids, to_arrow
 from fastfactor.matrix.labelled import Labelled
@@ -55,11 +55,11 @@ class Faults:
         self.n_skipped += 1
         self.first = self.first or text
 
-    def warn(self, stacklevel: int) -> None:
+    def warn(self) -> None:
         """Say once how many were skipped, if any."""
         if self.n_skipped:
             lines = "line was" if self.n_skipped == 1 else "lines were"
-            warnings.warn(f"{self.n_skipped} bad {lines} skipped; the first: {self.first}", stacklevel=stacklevel)
+            warn_caller(f"{self.n_skipped} bad {lines} skipped; the first: {self.first}")
 
 
 class Buffer:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +32,7 @@ FORMATS = {
     ".npy": "npy",
     ".mtx": "mtx",
 }
+KINDS = tuple(dict.fromkeys(FORMATS.values()))
 _PACKED = (".gz", ".bz2", ".zst", ".lz4")
 TABLES = ("parquet", "arrow", "csv", "tsv")
 MATRICES = ("npz", "npy", "mtx")
@@ -104,18 +105,7 @@ def read(
     >>> X, X.row_ids.tolist(), X.matrix[2].tolist()
     (Labelled(2 x 2, 3 entries), ['ann', 'bob'], [5.0, 4.0, 3.0])
     """
-    plan = plan_reading(
-        path,
-        format=format,
-        columns=columns,
-        like=like,
-        unknown=unknown,
-        on_bad_line=on_bad_line,
-        delimiter=delimiter,
-        header=header,
-        integer_ids=integer_ids,
-        dtype=dtype,
-    )
+    plan = Reading(format, columns, like, unknown, on_bad_line, delimiter, header, integer_ids, dtype).plan(path)
     if plan.kind in MATRICES:
         found = read_matrix(plan.paths[0], plan.kind)
         return found if dtype is None else replace(found, matrix=found.matrix.astype(_check_dtype(dtype)))
@@ -134,42 +124,69 @@ class Plan:
     options: dict[str, Any] = field(default_factory=dict)
 
 
-def plan_reading(
-    path: Any,
-    *,
-    format: Any,
-    columns: Any,
-    on_bad_line: Any,
-    delimiter: Any,
-    header: Any,
-    integer_ids: bool,
-    dtype: Any,
-    like: Any = None,
-    unknown: Any = "add",
-    mapped: bool = True,
-) -> Plan:
-    """Check the arguments of `read`; `mapped` is for tables of Arrow and Parquet: whether their files are mapped."""
-    paths = _list_paths(path)
-    kind = _choose_format(paths, format)
-    faults = Faults(_check_word(on_bad_line, "on_bad_line", ("error", "skip")) == "skip")
-    text_only = {"delimiter": delimiter, "header": header, "integer_ids": integer_ids or None}
-    if kind not in ("csv", "tsv"):
-        _refuse_given(kind, text_only)
-    if kind in MATRICES:
-        skip = None if on_bad_line == "error" else "skip"
-        _refuse_given(kind, {"columns": columns, "like": like, "on_bad_line": skip})
-        if len(paths) > 1:
-            raise ValueError(f"path holds {len(paths)} files, but {kind} files are read one at a time")
-        return Plan(paths, kind, faults)
-    columns = _check_columns(columns)
-    options = _check_collecting(like, unknown, dtype)
-    if kind in ("csv", "tsv"):
-        mark = _check_delimiter(delimiter, "\t" if kind == "tsv" else ",")
-        sources: list[Any] = [TextSource(each, mark, header, columns, integer_ids, faults) for each in paths]
-    else:
-        source = ParquetSource if kind == "parquet" else ArrowSource
-        sources = [source(each, mapped) for each in paths]
-    return Plan(paths, kind, faults, columns, sources, options)
+@dataclass(frozen=True)
+class Reading:
+    """How files are to be read: the arguments of `read`, as they were given."""
+
+    format: Any = None
+    columns: Any = None
+    like: Any = None
+    unknown: Any = "add"
+    on_bad_line: Any = "error"
+    delimiter: Any = None
+    header: Any = None
+    integer_ids: bool = False
+    dtype: Any = None
+
+    @property
+    def chosen(self) -> list[str]:
+        """The names of those that are not at their defaults."""
+        own = ((each.name, getattr(self, each.name), each.default) for each in fields(self))
+        return [name for name, value, usual in own if value is not usual and (usual is None or value != usual)]
+
+    def plan(self, path: Any, *, mapped: bool = True) -> Plan:
+        """Return what to do, once everything has been checked.
+
+        Parameters
+        ----------
+        path : path, or sequence of paths
+        mapped : bool
+            For tables of Arrow and Parquet: whether their files are mapped.
+
+        Raises
+        ------
+        TypeError, ValueError, ImportError
+            As `read` says it.
+        """
+        paths = _list_paths(path)
+        kind = _choose_format(paths, self.format)
+        faults = _as_faults(self.on_bad_line)
+        is_text = kind in ("csv", "tsv")
+        if not is_text:
+            self._refuse(kind, "delimiter", "header", "integer_ids")
+        if kind in MATRICES:
+            self._refuse(kind, "columns", "like", "on_bad_line")
+            if len(paths) > 1:
+                raise ValueError(f"path holds {len(paths)} files, but {kind} files are read one at a time")
+            return Plan(paths, kind, faults)
+        columns = _check_columns(self.columns)
+        options = _check_collecting(self.like, self.unknown, self.dtype)
+        if is_text:
+            mark = _check_delimiter(self.delimiter, "\t" if kind == "tsv" else ",")
+            sources: list[Any] = [
+                TextSource(each, mark, self.header, columns, self.integer_ids, faults) for each in paths
+            ]
+        else:
+            source = ParquetSource if kind == "parquet" else ArrowSource
+            sources = [source(each, mapped) for each in paths]
+        return Plan(paths, kind, faults, columns, sources, options)
+
+    def _refuse(self, kind: str, *names: str) -> None:
+        """Raise a ValueError for one of these that was chosen."""
+        for name in names:
+            if name in self.chosen:
+                value = getattr(self, name)
+                raise ValueError(f"{name} has no meaning for a file of format {kind}, got {value!r}")
 
 
 def from_frame(
@@ -199,7 +216,7 @@ def from_frame(
     TypeError, ValueError, ImportError
         As for `read`.
     """
-    faults = Faults(_check_word(on_bad_line, "on_bad_line", ("error", "skip")) == "skip")
+    faults = _as_faults(on_bad_line)
     options = _check_collecting(like, unknown, dtype)
     return collect([FrameSource(frame)], _check_columns(columns), faults, **options)
 
@@ -266,15 +283,14 @@ def find_format(path: Path) -> str | None:
 
 
 def _choose_format(paths: list[Path], format: Any) -> str:
-    known = tuple(dict.fromkeys(FORMATS.values()))
     if format is not None:
-        return _check_word(format, "format", known)
+        return _check_word(format, "format", KINDS)
     found = {find_format(path) for path in paths}
     if len(found) > 1:
         raise ValueError(f"path holds files of several formats: {', '.join(sorted(map(str, found)))}")
     kind = found.pop()
     if kind is None:
-        raise ValueError(f"path ends in no suffix that is known: {paths[0]}; pass format=, one of {', '.join(known)}")
+        raise ValueError(f"path ends in no suffix that is known: {paths[0]}; pass format=, one of {', '.join(KINDS)}")
     return kind
 
 
@@ -282,6 +298,10 @@ def _check_word(value: Any, name: str, words: tuple[str, ...]) -> str:
     if value not in words:
         raise ValueError(f"{name} must be one of {', '.join(map(repr, words))}, got {value!r}")
     return str(value)
+
+
+def _as_faults(on_bad_line: Any) -> Faults:
+    return Faults(_check_word(on_bad_line, "on_bad_line", ("error", "skip")) == "skip")
 
 
 def _check_columns(columns: Any) -> tuple[str | int, ...] | None:
@@ -315,9 +335,3 @@ def _check_delimiter(delimiter: Any, default: str) -> str:
     if not isinstance(delimiter, str) or len(delimiter.encode()) != 1:
         raise ValueError(f"delimiter must be one ASCII character, got {delimiter!r}")
     return delimiter
-
-
-def _refuse_given(kind: str, given: dict[str, Any]) -> None:
-    for name, value in given.items():
-        if value is not None:
-            raise ValueError(f"{name} has no meaning for a file of format {kind}, got {value!r}")

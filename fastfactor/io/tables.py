@@ -205,5 +205,5 @@ def collect(
         with naming(faults.source):
             source.feed(places, collector)
     assert collector is not None
-    faults.warn(stacklevel=4)  # the line that called `read`
+    faults.warn()
     return collector.finish()

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import os
-import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -12,6 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from fastfactor.folders import replacing
 from fastfactor.ids import Ids
 from fastfactor.io.arrow import load_pyarrow, to_arrow
 from fastfactor.io.reading import TABLES, Path_, find_format
@@ -203,7 +202,7 @@ def write_factors(path: Path_, model: Any, side: str = "rows") -> None:
     axis = SIDES.index(_check_side(side))
     M, bias = ((model.U, model.row_bias), (model.V, model.col_bias))[axis]
     if find_format(Path(path)) == "npy":
-        with _replacing(Path(path)) as temporary, open(temporary, "wb") as file:
+        with replacing(Path(path)) as temporary, open(temporary, "wb") as file:
             np.save(file, M, allow_pickle=False)
         return
     if M.dtype.kind == "c":
@@ -241,7 +240,7 @@ def write_svd(folder: Path_, result: Any, X: Labelled) -> None:
     where = Path(folder)
     where.mkdir(parents=True, exist_ok=True)
     for name in ("U", "s", "Vt"):
-        with _replacing(where / f"{name}.npy") as temporary, open(temporary, "wb") as file:
+        with replacing(where / f"{name}.npy") as temporary, open(temporary, "wb") as file:
             np.save(file, getattr(result, name), allow_pickle=False)
     for name, ids in (("row_ids", X.row_labels), ("col_ids", X.col_labels)):
         if ids is not None:
@@ -281,23 +280,6 @@ def _speller(labels: Ids | None) -> Any:
     return lambda positions: ids.take(pa.array(positions.astype(np.int64)))
 
 
-@contextlib.contextmanager
-def _replacing(path: Path) -> Iterator[str]:
-    """Give the name of a file to write, which takes the place of `path` when all went well."""
-    descriptor, name = tempfile.mkstemp(prefix=".fastfactor-", dir=path.parent)
-    os.close(descriptor)
-    try:
-        mask = os.umask(0o022)  # the only way to read it is to set it
-        os.umask(mask)
-        os.chmod(name, 0o666 & ~mask)  # mkstemp's files are for their owner only
-        yield name
-        os.replace(name, path)
-    except BaseException:
-        with contextlib.suppress(OSError):
-            os.unlink(name)
-        raise
-
-
 class _TableWriter:
     """Writes tables of one schema, which the first one sets, one after the other to a file."""
 
@@ -335,7 +317,7 @@ def _table(path: Path_) -> Iterator[_TableWriter]:
     kind = find_format(where)
     if kind not in TABLES:
         raise ValueError(f"path must end in .parquet, .arrow, .csv or .tsv, got {path}")
-    with _replacing(where) as name:
+    with replacing(where) as name:
         writer = _TableWriter(name, kind)
         try:
             yield writer

@@ -4,7 +4,7 @@ A `Vec` is a Numba value whose data model is an LLVM vector, so that a row of 64
 the machine needs for it, and `e = x - total(u * conj(v))` compiles to a handful of instructions. The rest of the
 kernels only use the names exported here, and read like the equations they implement.
 
-There are three faces with the same functions:
+There are three faces with the same functions (`plain.py` holds and documents the two that need no vectors):
 
 - the intrinsics below (the default);
 - plain array code, for `NUMBA_DISABLE_JIT=1` and, with `FASTFACTOR_SIMD=0`, for machines or Numba versions on which
@@ -33,7 +33,7 @@ from numba.extending import (
     unbox,
 )
 
-from fastfactor.kernels.compiling import DEBUG, FASTMATH, SIMD, kernel
+from fastfactor.kernels.compiling import DEBUG, FASTMATH, SIMD
 
 _FLAGS = tuple(sorted(FASTMATH))
 CACHE_LINE = 64  # bytes; only the number of prefetches depends on it
@@ -355,44 +355,7 @@ if SIMD and not DEBUG and not numba.config.DISABLE_JIT:
     load, store, prefetch, conj, total, zeros = _load, _store, _prefetch, _conj, _total, _zeros
     maximum = _maximum
 else:
+    from fastfactor.kernels import plain
 
-    @kernel
-    def _check(M, row, chunk, static):
-        if DEBUG and not (0 <= row < M.shape[0] and chunk >= 0 and (chunk + 1) * static.lanes <= M.shape[1]):
-            raise IndexError("a kernel left its factor matrix")
-
-    @kernel
-    def load(M, row, chunk, static):
-        """Return chunk `chunk` of row `row` of the C-contiguous matrix `M` (chunk 0 is the row when it is whole)."""
-        _check(M, row, chunk, static)
-        return M[row, chunk * static.lanes : (chunk + 1) * static.lanes].copy()
-
-    @kernel
-    def store(M, row, chunk, v, static):
-        """Write `v` back to where `load` found it."""
-        _check(M, row, chunk, static)
-        M[row, chunk * static.lanes : (chunk + 1) * static.lanes] = v
-
-    @kernel
-    def prefetch(M, row, chunk, static):
-        """Ask for the row's cache lines ahead of their use; the address need not be valid."""
-
-    @kernel
-    def conj(v):
-        """Return the complex conjugate of a Vec or a scalar, `v` itself when it is real."""
-        return np.conj(v)
-
-    @kernel
-    def maximum(v, s):
-        """Return the larger of each lane of a real Vec (or of a scalar) and the scalar `s`; NaN where the lane is."""
-        return np.maximum(v, s)
-
-    @kernel
-    def total(v):
-        """Return the sum over the lanes, in the Vec's own dtype."""
-        return v.sum()
-
-    @kernel
-    def zeros(M, static):
-        """Return a Vec of zeros in the dtype of `M`."""
-        return np.zeros(static.lanes, M.dtype)
+    load, store, prefetch, conj = plain.load, plain.store, plain.prefetch, plain.conj
+    total, zeros, maximum = plain.total, plain.zeros, plain.maximum

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from fastfactor.kernels.layout import count_blocks, count_strays, fill_blocks
 from fastfactor.kernels.sweep import AHEAD, Blocks
 from fastfactor.kernels.update import Factors, Step
-from fastfactor.matrix.grid import Deal, Grid, Held, build_grid, convert, hold_out
+from fastfactor.matrix.grid import Deal, Grid, Held, Making, build_grid
 from fastfactor.matrix.inputs import Observations, slice_rows
 from fastfactor.matrix.mapped import ArrayFile, Scratch, ask_pages, drop_pages, walk_rows
 from fastfactor.matrix.structure import check_range
@@ -118,28 +118,23 @@ class Stored(Observations):
         return self.made_with.get("dtype") == dtype.str and self.made_with.get("seed") == seed
 
 
-def lay_out(
-    X: Observations,
-    *,
-    shift: complex,
-    scale: float,
-    dtype: Any,
-    seed: int,
-    held_share: float = 0.0,
-    weights: NDArray[Any] | None = None,
-) -> Grid:
+def lay_out(X: Observations, making: Making, weights: NDArray[Any] | None = None) -> Grid:
     """Return the grid of `build_grid`: in memory, or in a file where `X` lies in one."""
     if not isinstance(X, Stored):
-        return build_grid(X, shift=shift, scale=scale, dtype=dtype, seed=seed, held_share=held_share, weights=weights)
-    assert weights is None  # problems.py has refused them
-    wanted = {"shift": shift, "scale": scale, "dtype": np.dtype(dtype).str, "seed": seed}
-    if X.grid is not None and held_share == 0 and wanted == X.made_with:
+        return build_grid(X, making, weights)
+    assert weights is None  # options.py has refused them
+    if X.grid is not None and making.held_share == 0 and describe(making) == X.made_with:
         return X.grid
-    plan = Plan.of(X, dtype, seed, held_share)
+    plan = Plan.of(X, making)
     entries = Scratch(X.folder, plan.entry_dtype, plan.n_stored)
-    held = [Scratch(X.folder, kind, plan.n_held) for kind in (np.int64, np.int64, dtype)]
-    plan.write(X, convert(X, shift, scale), entries, held)
+    held = [Scratch(X.folder, kind, plan.n_held) for kind in (np.int64, np.int64, making.dtype)]
+    plan.write(X, entries, held)
     return plan.as_grid(entries.map(), Held(*(file.map() for file in held)))
+
+
+def describe(making: Making) -> dict[str, Any]:
+    """Return what a folder keeps of how its grid was made; such a grid holds no entry out."""
+    return {"shift": making.shift, "scale": making.scale, "dtype": making.dtype.str, "seed": making.seed}
 
 
 @dataclass(frozen=True)
@@ -149,23 +144,20 @@ class Plan:
     Attributes
     ----------
     deal : Deal
-    held_out : (seed, threshold)
-        See `is_held_out`.
+    making : Making
     counts : (n_pieces, B, B) int64 array
     held_counts : (n_pieces, B) int64 array
-    entry_dtype : dtype
     """
 
     deal: Deal
-    held_out: tuple[Any, Any]
+    making: Making
     counts: NDArray[np.int64]
     held_counts: NDArray[np.int64]
-    entry_dtype: np.dtype[Any]
 
     @classmethod
-    def of(cls, X: Observations, dtype: Any, seed: int, held_share: float) -> Plan:
+    def of(cls, X: Observations, making: Making) -> Plan:
         """Count the entries of `X`, in one pass."""
-        deal, held_out = Deal.of(X, seed), hold_out(seed, held_share)
+        deal, held_out = Deal.of(X, making.seed), making.held_out
         B, row_stripe, col_stripe = deal.n_stripes, deal.row_stripe, deal.col_place[0]
         found, held_found = [], []
         for start, stop in walk_rows(X.indptr, (X.indices,)):
@@ -174,7 +166,12 @@ class Plan:
             launch(count_blocks, X.indptr, X.indices, slices, row_stripe, col_stripe, held_out, counts, held_counts)
             found.append(counts.sum(axis=0))
             held_found.append(held_counts.sum(axis=0))
-        return cls(deal, held_out, np.array(found), np.array(held_found), deal.entry_dtype(dtype, weighted=False))
+        return cls(deal, making, np.array(found), np.array(held_found))
+
+    @property
+    def entry_dtype(self) -> np.dtype[Any]:
+        """What an entry of the blocks is."""
+        return self.deal.entry_dtype(self.making.dtype, weighted=False)
 
     @property
     def offsets(self) -> NDArray[np.uint64]:
@@ -199,13 +196,14 @@ class Plan:
         n = self.n_stored - int(AHEAD)
         return DiskGrid(blocks, deal.row_order, deal.col_order, held, n, sound=sound)
 
-    def write(self, X: Observations, standard: tuple[Any, Any], entries: ArrayFile, held: Sequence[ArrayFile]) -> None:
+    def write(self, X: Observations, entries: ArrayFile, held: Sequence[ArrayFile]) -> None:
         """Bring the entries of `X` into the order of the blocks, a piece of the rows at a time.
 
         Within a stripe rows keep their order, so a piece of the rows is a run of each stripe's positions, and of
         each block's entries.
         """
-        deal, B = self.deal, self.deal.n_stripes
+        deal, B, dtype = self.deal, self.deal.n_stripes, self.entry_dtype
+        standard, held_out = self.making.convert(X.data), self.making.held_out
         cursor, held_cursor = self.offsets[:-1].astype(np.int64), np.zeros(B, np.int64)
         held_cursor[1:] = np.cumsum(self.held_counts.sum(axis=0))[:-1]
         row_stripe, col_place, matrix = deal.row_stripe, deal.col_place, (X.indptr, X.indices, X.data)
@@ -215,11 +213,11 @@ class Plan:
             offsets, held_starts = _starts(counts), _starts(held_counts)
             n_rows = np.bincount(row_stripe[start:stop], minlength=B)
             rows = start + np.argsort(row_stripe[start:stop], kind="stable")
-            piece = np.empty(int(offsets[-1]), self.entry_dtype)
+            piece = np.empty(int(offsets[-1]), dtype)
             blocks = Blocks(piece, offsets.astype(np.uint64), _starts(n_rows), deal.col_starts)
             found = [np.empty(int(held_starts[-1]), kind) for kind in (np.int64, np.int64, piece.dtype["value"])]
             places = (held_starts, *found)
-            launch(fill_blocks, matrix, None, rows, col_place, blocks, standard, self.held_out, places, None)
+            launch(fill_blocks, matrix, None, rows, col_place, blocks, standard, held_out, places, None)
             for b in range(B):  # the kernel counts the rows of the piece
                 piece["row"][offsets[B * b] : offsets[B * (b + 1)]] += done[b].astype(piece.dtype["row"])
                 found[0][held_starts[b] : held_starts[b + 1]] += deal.row_starts[b] + done[b] - _starts(n_rows)[b]
@@ -228,7 +226,7 @@ class Plan:
             for block in range(B * B):
                 entries.write(int(cursor[block]), piece[offsets[block] : offsets[block + 1]])
             cursor, held_cursor, done = cursor + counts, held_cursor + held_counts, done + n_rows
-        entries.write(self.n_stored - int(AHEAD), np.zeros(int(AHEAD), self.entry_dtype))
+        entries.write(self.n_stored - int(AHEAD), np.zeros(int(AHEAD), dtype))
 
 
 def _starts(counts: NDArray[Any]) -> NDArray[np.int64]:

@@ -182,9 +182,16 @@ def count_entries(X: Observations, stride: int = 1) -> NDArray[np.int64]:
     return counts
 
 
-def _index_dtype(*starts: NDArray[np.int64]) -> type:
-    longest = max(int(np.diff(s).max()) for s in starts)
+def _index_dtype(longest: int) -> type:
     return np.uint16 if longest <= 1 << 16 else np.uint32
+
+
+def entry_dtype(longest: int, dtype: Any, *, weighted: bool) -> np.dtype[Any]:
+    """Return what an entry is in blocks of stripes up to that long; a record: kernels see fields as attributes."""
+    index = _index_dtype(longest)
+    more = [("weight", np.empty(0, dtype).real.dtype)] if weighted else []
+    fields = np.dtype([("row", index), ("col", index), ("value", dtype), *more], align=True)
+    return np.dtype((np.record, fields))
 
 
 @dataclass(frozen=True)
@@ -224,68 +231,75 @@ class Deal:
     @property
     def col_place(self) -> tuple[NDArray[np.uint8], NDArray[Any]]:
         """For each column its stripe, and its position in it."""
-        index = _index_dtype(self.row_starts, self.col_starts)
-        positions = _find_positions(self.col_order, self.col_starts, index)
+        positions = _find_positions(self.col_order, self.col_starts, _index_dtype(self.longest))
         return _find_stripes(self.col_order, self.col_starts), positions
 
+    @property
+    def longest(self) -> int:
+        """Length of the longest stripe."""
+        return max(int(np.diff(starts).max()) for starts in (self.row_starts, self.col_starts))
+
     def entry_dtype(self, dtype: Any, *, weighted: bool) -> np.dtype[Any]:
-        """Return what an entry of the blocks is; a record, so that kernels see fields as attributes."""
-        index = _index_dtype(self.row_starts, self.col_starts)
-        more = [("weight", np.empty(0, dtype).real.dtype)] if weighted else []
-        fields = np.dtype([("row", index), ("col", index), ("value", dtype), *more], align=True)
-        return np.dtype((np.record, fields))
+        """Return what an entry of the blocks is."""
+        return entry_dtype(self.longest, dtype, weighted=weighted)
 
 
-def convert(X: Observations, shift: complex, scale: float) -> tuple[Any, Any]:
-    """Return what a kernel standardises with, in the type of the values: the shift, and the factor after it.
+@dataclass(frozen=True)
+class Making:
+    """What a grid is laid out with.
 
-    Raises
-    ------
-    ValueError
-        If the values are so small that there is no such factor.
-    """
-    with np.errstate(over="ignore", divide="ignore"):
-        factor = X.data.real.dtype.type(1 / np.float64(scale))
-    if not np.isfinite(factor):
-        raise ValueError(
-            f"X has values that vary by {scale:.3g}, out of the range of dtype {X.data.dtype}: rescale them"
-        )
-    return X.data.dtype.type(shift), factor
-
-
-def hold_out(seed: int, share: float) -> tuple[np.uint64, np.uint64]:
-    """Return what a kernel chooses held-out entries by."""
-    return np.uint64(seed), np.uint64(round(share * 2**32))
-
-
-def build_grid(
-    X: Observations,
-    *,
-    shift: complex,
-    scale: float,
-    dtype: Any,
-    seed: int,
-    held_share: float = 0.0,
-    weights: NDArray[Any] | None = None,
-) -> Grid:
-    """Lay the entries of `X` out in blocks, values (x - shift) / scale.
-
-    Parameters
+    Attributes
     ----------
-    X : Observations
     shift, scale : number
-        What standardises the values.
-    dtype : dtype
-        Of the stored values: float32, float64, complex64 or complex128.
+        What is stored for the value x is (x - shift) / scale.
+    dtype : numpy dtype
+        Of what is stored: float32, float64, complex64 or complex128.
     seed : int
         For the deal of rows and columns and for the choice of held-out entries; the two do not depend on each other,
         so that the deal is the same with and without them.
     held_share : float
         Share of the entries kept out, in [0, 1).
+    """
+
+    shift: complex
+    scale: float
+    dtype: np.dtype[Any]
+    seed: int
+    held_share: float = 0.0
+
+    @property
+    def held_out(self) -> tuple[np.uint64, np.uint64]:
+        """What a kernel chooses held-out entries by."""
+        return np.uint64(self.seed), np.uint64(round(self.held_share * 2**32))
+
+    def convert(self, data: NDArray[Any]) -> tuple[Any, Any]:
+        """Return what a kernel standardises with, in the type of the values: the shift, and the factor after it.
+
+        Raises
+        ------
+        ValueError
+            If the values are so small that there is no such factor.
+        """
+        with np.errstate(over="ignore", divide="ignore"):
+            factor = data.real.dtype.type(1 / np.float64(self.scale))
+        if not np.isfinite(factor):
+            raise ValueError(
+                f"X has values that vary by {self.scale:.3g}, out of the range of dtype {data.dtype}: rescale them"
+            )
+        return data.dtype.type(self.shift), factor
+
+
+def build_grid(X: Observations, making: Making, weights: NDArray[Any] | None = None) -> Grid:
+    """Lay the entries of `X` out in blocks.
+
+    Parameters
+    ----------
+    X : Observations
+    making : Making
     weights : (n_entries,) array, optional
         One per entry, in the order of X.
     """
-    deal, held_out = Deal.of(X, seed), hold_out(seed, held_share)
+    deal, held_out, dtype = Deal.of(X, making.seed), making.held_out, making.dtype
     B, col_place = deal.n_stripes, deal.col_place
     slices = slice_rows(X.indptr)
     counts, held_counts = np.zeros((len(slices) - 1, B, B), np.int64), np.zeros((len(slices) - 1, B), np.int64)
@@ -303,7 +317,7 @@ def build_grid(
     blocks = Blocks(entries, offsets, deal.row_starts, deal.col_starts)
     places = (held_starts, held.rows, held.cols, held.values)
     matrix = (X.indptr, X.indices, X.data)
-    standard = convert(X, shift, scale)
+    standard = making.convert(X.data)
     launch(fill_blocks, matrix, weights, deal.row_order, col_place, blocks, standard, held_out, places, held.weights)
     return Grid(blocks, deal.row_order, deal.col_order, held, n_entries)
 

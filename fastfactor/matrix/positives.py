@@ -17,7 +17,7 @@ from fastfactor.matrix.inputs import Observations, as_dense, as_observations, is
 _SLICES = 256  # enough to share out over cores, whatever the machine
 
 
-def slice_rows(indptr: NDArray[np.int64]) -> NDArray[np.int64]:
+def slice_by_work(indptr: NDArray[np.int64]) -> NDArray[np.int64]:
     """Return boundaries of slices of rows with about equal work: their entries, and something for each row."""
     n = len(indptr) - 1
     work = indptr + np.arange(n + 1) * (1 + indptr[-1] // n)
@@ -31,7 +31,7 @@ def store_rows(indptr: NDArray[np.int64], indices: Any, values: Any, weights: An
     n = int(indptr[-1])
     targets = values[:n] if weights is None else values[:n] * weights
     weights = np.ones(n, dtype) if weights is None else np.asarray(weights, dtype)
-    return Stored(indptr, indices[:n], np.asarray(targets, dtype), weights, slice_rows(indptr))
+    return Stored(indptr, indices[:n], np.asarray(targets, dtype), weights, slice_by_work(indptr))
 
 
 def transpose_rows(stored: Stored, n_cols: int) -> Stored:
@@ -39,7 +39,7 @@ def transpose_rows(stored: Stored, n_cols: int) -> Stored:
     indptr, order = np.zeros(n_cols + 1, np.int64), np.empty(len(stored.indices), np.int64)
     sort_by_row(stored.indices, indptr, order)
     rows = np.repeat(np.arange(len(stored.indptr) - 1, dtype=np.int32), np.diff(stored.indptr))
-    return Stored(indptr, rows[order], stored.targets[order], stored.weights[order], slice_rows(indptr))
+    return Stored(indptr, rows[order], stored.targets[order], stored.weights[order], slice_by_work(indptr))
 
 
 @dataclass(frozen=True)

@@ -12,14 +12,14 @@ from typing import Any
 import numpy as np
 
 from fastfactor.kernels.sweep import AHEAD
-from fastfactor.matrix.grid import choose_stripes
+from fastfactor.matrix.grid import choose_stripes, entry_dtype
 from fastfactor.matrix.mapped import PIECE
 from fastfactor.matrix.sizes import Size
+from fastfactor.solvers.fitting import HELD_SHARE
 from fastfactor.solvers.memory import choose_spec
 
 _INDEX = 8  # bytes of a position in most arrays of one number for each row and column
 _SIDE_NUMBERS = 9  # numbers of 8 bytes for each row and column: orders, their inverse, penalties and steps
-_HELD_SHARE = 0.1  # of the fits that are tried
 _MAPPED_HELD = 1 / 8  # of the held-out entries that lie in a file, resident at a time
 _FIXED = 1 << 24  # threads, small arrays, what the allocator keeps
 
@@ -67,7 +67,7 @@ def predict_memory(size: Size, planned: Planned) -> dict[str, float]:
     factors = (n_rows + n_cols) * (choose_spec(planned.rank, biases=True)[1] + 1) * item
     drawn = max(n_rows, n_cols) * planned.rank * item * (3 if planned.dtype.kind == "c" else 1)
     longest = -(-max(n_rows, n_cols) // choose_stripes(size.shape, n))
-    entry = _entry_size(longest, planned)
+    entry = entry_dtype(longest, planned.dtype, weighted=planned.weighted).itemsize
     extra = n * 30 if planned.weighted else 0  # the weights, as they come and in float64, and two orders
     looked = n * (size.value_size * size.on_disk + 2) if planned.looks else 0
     given: dict[str, float] = {"the matrix": size.kept + extra, "numbers for each row and column": sides}
@@ -88,14 +88,8 @@ def predict_memory(size: Size, planned: Planned) -> dict[str, float]:
     final, best = hold(planned.held), factors * planned.keeps
     stages.append(given | final | {"factors": max(2 * factors, factors + drawn) + factors * planned.warm + best})
     if planned.tries:
-        stages.append(given | hold(_HELD_SHARE) | {"factors": max(2 * factors, factors + drawn) + best})
+        stages.append(given | hold(HELD_SHARE) | {"factors": max(2 * factors, factors + drawn) + best})
     return max(stages, key=lambda stage: sum(stage.values()))
-
-
-def _entry_size(longest: int, planned: Planned) -> int:
-    index = np.uint16 if longest <= 1 << 16 else np.uint32
-    more = [("weight", np.empty(0, planned.dtype).real.dtype)] if planned.weighted else []
-    return np.dtype([("row", index), ("col", index), ("value", planned.dtype), *more], align=True).itemsize
 
 
 def predict_dense_memory(shape: tuple[int, int], kept: int, item: int, rank: int) -> dict[str, float]:

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from fastfactor.kernels.simd import Spec
 from fastfactor.kernels.update import Factors
 from fastfactor.matrix.disk_grid import lay_out
-from fastfactor.matrix.grid import DenseGrid, Grid, Held, count_entries
+from fastfactor.matrix.grid import DenseGrid, Grid, Held, Making, count_entries
 from fastfactor.matrix.inputs import Observations
 from fastfactor.options import Options
 from fastfactor.solvers.journal import Epoch, Journal, log, trial_callback
@@ -141,23 +141,6 @@ def fit_dense(A: NDArray[Any], options: Options, task: Task) -> Fitted:
     return Fitted(factors, history, {"learning_rate": rate, "trials": []})
 
 
-@dataclass(frozen=True)
-class Frequencies:
-    """Weights of the penalty by how often each row and column of X occurs, in X's own order."""
-
-    rows: NDArray[np.float64]
-    cols: NDArray[np.float64]
-
-    @classmethod
-    def of(cls, X: Observations) -> Frequencies:
-        """Count the entries of `X`."""
-        return cls(weigh_by_frequency(np.diff(X.indptr)), weigh_by_frequency(count_entries(X)))
-
-    def weigh(self, penalty: float, grid: Grid) -> Penalty:
-        """Return the penalties of all rows and columns, in the order of the grid, of the given mean over entries."""
-        return Penalty(penalty * self.rows[grid.row_order], penalty * self.cols[grid.col_order])
-
-
 def order_penalty(penalty: Penalty, grid: Grid) -> Penalty:
     """Return the penalties in the order of the grid's rows and columns, where there is one for each."""
     penalty = penalty.spread(grid.shape)
@@ -166,7 +149,24 @@ def order_penalty(penalty: Penalty, grid: Grid) -> Penalty:
     return penalty
 
 
-Penalise = Callable[[float, Grid], Penalty]  # from the mean penalty to that of each row and column of a grid
+Penalise = Callable[[float, Any], Penalty]  # from the mean penalty and a grid to that of each of its rows and columns
+Counts = tuple[NDArray[np.int64], NDArray[np.int64]]
+
+
+def make_penalise(given: Penalty | None, count: Callable[[], Counts]) -> Penalise:
+    """Return what penalties come of a mean: those given, or ones that fall with the frequency of a row or column.
+
+    Parameters
+    ----------
+    given : Penalty or None
+        In the order of the matrix.
+    count : callable
+        Tells how many entries each row and each column has; asked only where it matters.
+    """
+    if given is not None:
+        return lambda mean, grid: order_penalty(given, grid)
+    rows, cols = map(weigh_by_frequency, count())
+    return lambda mean, grid: Penalty(mean * rows[grid.row_order], mean * cols[grid.col_order])
 
 
 @dataclass
@@ -281,13 +281,9 @@ def fit_observed(
     """
 
     def layout(held_share: float) -> Grid:
-        shift, scale = task.standard.labels
-        return lay_out(
-            X, shift=shift, scale=scale, dtype=task.dtype, seed=options.seed, held_share=held_share, weights=weights
-        )
+        return lay_out(X, Making(*task.standard.labels, task.dtype, options.seed, held_share), weights)
 
-    given = task.penalty()
-    penalise: Penalise = Frequencies.of(X).weigh if given is None else lambda mean, grid: order_penalty(given, grid)
+    penalise = make_penalise(task.penalty(), lambda: (np.diff(X.indptr), count_entries(X)))
     return choose_and_fit(layout, penalise, X.n_entries, validation, options, task)
 
 

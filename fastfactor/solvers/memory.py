@@ -7,7 +7,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from fastfactor.kernels.simd import CACHE_LINE, Spec
+from fastfactor.blas import aligned_empty
+from fastfactor.kernels.simd import Spec
 from fastfactor.kernels.update import Factors
 
 # A row of up to 128 numbers is one Vec of the next of these lengths; longer ones are walked in several of the last few.
@@ -24,17 +25,9 @@ def choose_spec(rank: int, *, biases: bool, loss: str = "squared") -> tuple[Spec
     return Spec(-lanes, False, loss, biases), width
 
 
-def allocate_rows(n: int, width: int, dtype: Any) -> NDArray[Any]:
-    """Return an uninitialised (n, width) array that starts on a cache line: unaligned rows are read from one more."""
-    itemsize = np.dtype(dtype).itemsize
-    memory = np.empty(n * width * itemsize + CACHE_LINE, np.uint8)
-    start = -memory.ctypes.data % CACHE_LINE
-    return memory[start : start + n * width * itemsize].view(dtype).reshape(n, width)
-
-
 def _draw(n: int, rank: int, width: int, dtype: Any, scale: float, rng: np.random.Generator) -> NDArray[Any]:
     """Return numbers with mean 0 and variance scale^2: uniform, which takes a quarter of the time of normal ones."""
-    M = allocate_rows(n, width, dtype)
+    M = aligned_empty((n, width), dtype)
     if M.dtype.kind == "c":
         real, imag = rng.random((2, n, rank)) - 0.5
         M[:, :rank] = (real + 1j * imag) * (scale * np.sqrt(6))
@@ -73,7 +66,7 @@ def make_nonnegative(factors: Factors, sides: tuple[bool, bool]) -> Factors:
 def copy_factors(source: Factors, target: Factors | None = None) -> Factors:
     """Copy into `target`, or into new memory."""
     if target is None:
-        U, V = (allocate_rows(M.shape[0], M.shape[1], M.dtype) for M in (source.U, source.V))
+        U, V = (aligned_empty(M.shape, M.dtype) for M in (source.U, source.V))
         target = Factors(U, V, np.empty_like(source.row_bias), np.empty_like(source.col_bias))
     for old, new in zip(source, target, strict=True):
         np.copyto(new, old)

@@ -59,6 +59,7 @@ def diagonalise(V: NDArray[Any], others: tuple[NDArray[Any], ...], rank: int) ->
     (width,) array
         The diagonal.
     """
+    # Not by solvers/tall.py: that is for double precision and padded matrices, this keeps the factors as they are.
     n_threads, width = count_threads(None), V.shape[1]
     grams = run_in_slices(lambda part: V[part, :rank].T @ V[part, :rank], len(V), n_threads)
     values, Q = np.linalg.eigh(np.sum(grams, axis=0, dtype=np.float64))

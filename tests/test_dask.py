@@ -200,6 +200,15 @@ def test_bad_input_is_named(dense, client, change, error, message):
         ff.dask.fit(**arguments)
 
 
+def test_progress_is_shown(dense, client, capfd):
+    X = da.from_array(dense, chunks=(30, 60))
+    ff.fit(X, **PLAIN, progress=True)
+    lines = capfd.readouterr().err.splitlines()
+    assert lines[-1].startswith("epoch 3/3, loss ")
+    with pytest.raises(TypeError, match="progress must be True, False or None, got 'bar'"):
+        ff.fit(X, **PLAIN, progress="bar")
+
+
 def test_what_the_cluster_cannot_do_is_refused(dense):
     with pytest.raises(ValueError, match="loss is not available where X is a Dask collection, got 'huber'"):
         ff.fit(da.from_array(dense, chunks=(30, 60)), loss="huber")

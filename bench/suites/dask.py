@@ -101,7 +101,7 @@ def _decompose(recorder: Recorder, k: int = 20) -> None:
 
         goal = decompose()[1]
         n_iterations = next((n for n in range(6, 24, 2) if compress(n)[1] <= goal), 24)
-        ours, theirs = zip(*((decompose(), compress(n_iterations)) for _ in range(3)), strict=True)
+        ours, theirs = zip(*((decompose(), compress(n_iterations)) for _ in range(5)), strict=True)
     mine = recorder.add(case, "fastfactor.dask.svd", "seconds", [taken for taken, _ in ours])
     other = recorder.add(case, f"svd_compressed, {n_iterations} iterations", "seconds", [taken for taken, _ in theirs])
     recorder.add(case, "fastfactor.dask.svd", "residual", goal, "", exact=True)

@@ -1,11 +1,13 @@
-"""Fits of a grid on disk against the same fits in memory: time per epoch, peak of resident memory, equal bits.
+"""Fits of a grid on disk against the same fits in memory: time per epoch, peak of resident memory, equal bits; passes.
 
-Each measurement runs in a process of its own that has compiled before. In "cold" ones each epoch begins with nothing of
-the folder in the system's cache; "disk alone" is what reading the bytes of such an epoch takes without work on them.
+A pass is one reading of the matrix for a truncated SVD, eight vectors at a time. Each measurement runs in a process of
+its own that has compiled before. In "cold" ones each epoch or pass begins with nothing of the folder in the system's
+cache; "disk alone" is what reading the same bytes takes without work on them.
 """
 
 import gc
 import hashlib
+import json
 import os
 import tempfile
 import time
@@ -19,6 +21,7 @@ import scipy.sparse as sp
 from bench import generate, timing
 from bench.record import Recorder
 from bench.suites.memory import _status_bytes
+from fastfactor.manifest import MANIFEST
 
 DESCRIPTION = "fits of a grid on disk against fits in memory: time per epoch, peak memory, and the building of the grid"
 
@@ -34,8 +37,7 @@ def run(recorder: Recorder) -> None:
             matrix = generate.standard_ratings(size)
             np.savez(Path(folder) / "matrix.npz", data=matrix.data, indices=matrix.indices, indptr=matrix.indptr)
             generate.write_table(matrix, Path(folder) / "table.parquet")
-            if size != "100M":
-                generate.write_table(matrix, Path(folder) / "table.csv")
+            generate.write_table(matrix, Path(folder) / "table.csv")
             sp.save_npz(Path(folder) / "scipy.npz", matrix, compressed=False)
             del matrix
             _compare(recorder, size, Path(folder))
@@ -52,7 +54,8 @@ def _compare(recorder: Recorder, size: str, folder: Path) -> None:
     for _ in range(repeats):
         for name, samples in found.items():
             samples.append(_in_new_process(f"measure_fit({str(folder)!r}, {name!r}, {recorder.n_threads})"))
-    recorder.add(size, "disk alone", "read", [_read_blocks(folder / "grid") for _ in range(repeats)])
+    files = _find_files(folder / "grid")
+    recorder.add(size, "disk alone", "read", [_read(files["entries"]) for _ in range(repeats)])
     medians = {}
     for name, samples in found.items():
         case = f"{size}, rank {RANK}"
@@ -60,8 +63,20 @@ def _compare(recorder: Recorder, size: str, folder: Path) -> None:
         recorder.add(case, name, "growth", [sample["growth"] / 2**20 for sample in samples], "MiB")
     for name in ("disk", "disk, cold"):
         recorder.add(size, name, "epoch_over_memory", medians[name] / medians["memory"], "x")
+    _compare_passes(recorder, size, folder, [path for name in ("indices", "data") for path in files[name]])
     equal = {sample["digest"] for samples in found.values() for sample in samples}
     recorder.add(size, "fastfactor", "different_models", len(equal), "", better="")
+
+
+def _compare_passes(recorder: Recorder, size: str, folder: Path, files: list[Path]) -> None:
+    found: dict[str, list[dict[str, Any]]] = {"memory": [], "disk": [], "disk, cold": []}
+    for _ in range(3):
+        for name, samples in found.items():
+            samples.append(_in_new_process(f"measure_pass({str(folder)!r}, {name!r}, {recorder.n_threads})"))
+    for name, samples in found.items():
+        recorder.add(size, name, "pass", [sample["pass"] for sample in samples])
+        recorder.add(size, name, "growth in passes", [sample["growth"] / 2**20 for sample in samples], "MiB")
+    recorder.add(size, "disk alone", "read for a pass", [_read(files) for _ in range(5)])
 
 
 def measure_build(folder: str, name: str) -> dict[str, float]:
@@ -93,6 +108,34 @@ def measure_fit(folder: str, where: str, n_threads: int) -> dict[str, Any]:
     return {"growth": growth, "epoch": float(np.median(epochs)), "digest": digest}
 
 
+def measure_pass(folder: str, where: str, n_threads: int) -> dict[str, float]:
+    """Seconds that B^H B X takes, and growth of the peak; runs inside the measured process."""
+    import fastfactor as ff
+    from fastfactor.blas import aligned_zeros
+    from fastfactor.matrix.operators import BLOCK, N_SLICES, as_operand
+    from fastfactor.matrix.streaming import as_stream
+    from fastfactor.threads import using_threads
+
+    A = ff.io.open_grid(Path(folder) / "grid").matrix
+    parts = [np.array(part) if where == "memory" else part for part in (A.data, A.indices, A.indptr)]
+    A = sp.csr_array(tuple(parts), shape=A.shape)
+    operand = as_operand(A, n_threads, np.random.default_rng(0)) if where == "memory" else as_stream(A, False)
+    X = aligned_zeros((operand.n, BLOCK), operand.dtype)
+    X[:] = 1e-3
+    sums, taken = aligned_zeros((N_SLICES, operand.n, BLOCK), operand.dtype), []
+
+    def repeat() -> None:
+        for _ in range(5):
+            if where.endswith("cold"):
+                drop_from_cache(Path(folder) / "grid")
+            taken.append(timing.time_call(lambda: operand.add_gram(X, sums)))
+
+    with using_threads(n_threads):
+        operand.add_gram(X, sums)  # compiles
+        growth, _ = _measure(repeat)
+    return {"growth": growth, "pass": float(np.median(taken))}
+
+
 def drop_from_cache(folder: Path) -> None:
     """Have the system forget what it keeps of the files in a folder."""
     for path in folder.iterdir():
@@ -100,15 +143,21 @@ def drop_from_cache(folder: Path) -> None:
             os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
 
 
-def _read_blocks(folder: Path) -> float:
-    """Seconds that the disk needs for the blocks of a grid: the largest file, not in the system's cache."""
-    drop_from_cache(folder)
-    path, buffer = max(folder.iterdir(), key=lambda path: path.stat().st_size), bytearray(1 << 24)
+def _find_files(grid: Path) -> dict[str, list[Path]]:
+    arrays = json.loads((grid / MANIFEST).read_text())["arrays"]
+    return {name: [grid / arrays[name]["file"]] for name in ("entries", "indices", "data")}
+
+
+def _read(paths: list[Path]) -> float:
+    """Seconds that the disk needs for files of a grid that are not in the system's cache."""
+    drop_from_cache(paths[0].parent)
+    buffer = bytearray(1 << 24)
 
     def read() -> None:
-        with open(path, "rb", buffering=0) as file:
-            while file.readinto(buffer):
-                pass
+        for path in paths:
+            with open(path, "rb", buffering=0) as file:
+                while file.readinto(buffer):
+                    pass
 
     return timing.time_call(read)
 

@@ -25,8 +25,17 @@ from fastfactor.dask.tiles import Layout, lay_part, take_held
 from fastfactor.matrix.grid import Held, Making, choose_stripes, deal_stripes
 from fastfactor.matrix.labelled import StoredGrid
 from fastfactor.model import Factorization
-from fastfactor.options import Options, check_dtype, check_integer, check_lengths, check_options, check_share
+from fastfactor.options import (
+    Options,
+    check_dtype,
+    check_flag,
+    check_integer,
+    check_lengths,
+    check_options,
+    check_share,
+)
 from fastfactor.problems import as_model, standardise_moments
+from fastfactor.progress import Display
 from fastfactor.solvers.fitting import Task, choose_and_fit, make_penalise
 from fastfactor.solvers.recipe import Recipe
 
@@ -49,6 +58,7 @@ def fit(
     dtype: Any = None,
     max_seconds: float | None = None,
     callback: Any = None,
+    progress: Any = None,
 ) -> Factorization:
     """Fit the stored entries of a matrix on a Dask cluster, by the squared loss; see `fastfactor.fit`.
 
@@ -65,7 +75,7 @@ def fit(
         it, and at most so many workers have something to do.
     shape : (int, int), optional
         Of a DataFrame; by default just large enough.
-    biases, regularization, learning_rate, max_epochs, seed, dtype, max_seconds, callback
+    biases, regularization, learning_rate, max_epochs, seed, dtype, max_seconds, callback, progress
         As for `fastfactor.fit`.
     validation : None, float or False
         As for `fastfactor.fit`; at most a million entries are held out to choose by.
@@ -86,12 +96,15 @@ def fit(
     Gemulla, Nijkamp, Haas and Sismanis, "Large-scale matrix factorization with distributed stochastic gradient
     descent", KDD 2011.
     """
+    display = Display(callback, max_seconds, is_quiet=not check_flag(progress, "progress"))
     fixed = {"unobserved": "missing", "loss": "squared", "l1_regularization": 0.0, "nonnegative": False}
     options = check_options({**locals(), **fixed})
+    if not display.is_quiet:
+        options = replace(options, callback=display)
     if validation is not None and validation is not False:
         validation = check_share(validation, "validation")
     n_parts = check_integer(n_parts, "n_parts", 1)
-    with using_client(client) as own:
+    with using_client(client) as own, display:
         cluster = Cluster(own, *as_parts(X, own, n_parts, shape))
         model = _fit(cluster, options, validation, dtype)
     if not isinstance(X, StoredGrid):

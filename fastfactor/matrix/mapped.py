@@ -10,6 +10,7 @@ import mmap
 import os
 import tempfile
 from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 PIECE = 1 << 22  # entries read at a time; fixed, since sums are kept per piece
+_AHEAD = 2  # pieces that are read while one is worked on
+_STEP = 1 << 18  # entries asked for in one call, during which Python stands still
 _CAN_ADVISE = hasattr(mmap.mmap, "madvise") and hasattr(mmap, "MADV_DONTNEED")
 
 
@@ -105,14 +108,30 @@ def cut_rows(indptr: NDArray[Any], arrays: Sequence[NDArray[Any]]) -> list[tuple
 
 
 def walk_rows(indptr: NDArray[Any], arrays: Sequence[NDArray[Any]]) -> Iterator[tuple[int, int]]:
-    """Yield the ranges of `cut_rows` in order; have the next one's entries read, and drop the last one's."""
+    """Yield the ranges of `cut_rows` in order; have the next ones' entries read meanwhile, and drop the last one's.
+
+    Asking for pages takes about as long as a pass over them: a thread of its own does it.
+    """
     ranges = cut_rows(indptr, arrays)
-    for (start, stop), following in zip(ranges, [*ranges[1:], (0, 0)], strict=True):
-        for array in arrays:
-            ask_pages(array, int(indptr[following[0]]), int(indptr[following[1]]))
-        yield start, stop
-        for array in arrays:
-            drop_pages(array, int(indptr[start]), int(indptr[stop]))
+    if not is_mapped(*arrays):
+        yield from ranges
+        return
+    entries = [(int(indptr[start]), int(indptr[stop])) for start, stop in ranges]
+
+    def ask(start: int, stop: int) -> None:
+        for first in range(start, stop, _STEP):
+            for array in arrays:
+                ask_pages(array, first, min(first + _STEP, stop))
+
+    with ThreadPoolExecutor(1) as reader:
+        for part in entries[:_AHEAD]:
+            reader.submit(ask, *part)
+        for i, part in enumerate(entries):
+            if i + _AHEAD < len(entries):
+                reader.submit(ask, *entries[i + _AHEAD])
+            yield ranges[i]
+            for array in arrays:
+                drop_pages(array, *part)
 
 
 class ArrayFile:

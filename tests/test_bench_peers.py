@@ -1,3 +1,5 @@
+import textwrap
+
 import numpy as np
 import pytest
 
@@ -57,3 +59,11 @@ def test_libmf_refuses_matrices_it_may_never_return_from():
     (libmf,) = load_or_skip("libmf")
     with pytest.raises(ValueError, match="may never return"):
         libmf.fit(generate.rating_matrix(60, 40, 400), Recipe(8))
+
+
+def test_the_peer_that_the_docstring_shows_is_one():
+    text, namespace = peers.__doc__, {}
+    exec(textwrap.dedent(text[text.index('    """') :]), namespace)
+    (peer,) = namespace["PEERS"]
+    X = generate.rating_matrix(30, 20, 200)
+    assert 0 < peer.fit(X, Recipe(rank=4), X.tocoo()).test_rmse[0] < 2

@@ -153,7 +153,7 @@ def fit(
         same folder goes on from there, after a crash or a kill at any moment, and gives the bits that it would have
         given; once the fit has ended it returns the model at once. A fit that `max_seconds` or `callback` ended goes on
         too (with `max_seconds` more), and asks `callback` about the last epoch again. A folder of another fit is
-        refused with what differs.
+        refused with what differs, one that a running fit uses with its process.
     progress : bool, optional
         Show how far the fit is, on stderr: a bar on a terminal (package rich), else a line each second. (The logger
         "fastfactor" tells at level INFO what was tried, and when the step was halved.)
@@ -170,6 +170,8 @@ def fit(
         If the fit would take more than `max_memory`; the message says how much.
     DivergenceError
         If the fit diverges even with the step halved eight times.
+    BlockingIOError
+        If another process or thread runs a fit with this `checkpoint`.
     OSError
         If the checkpoint cannot be written; what it kept before is still there.
 

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import scipy.sparse as sp
 
-from bench import record, timing
+from bench import record, tables, timing
 from bench.scale import Setting, fit_constants, predict
 from bench.suites import accuracy, per_entry
 
@@ -43,6 +43,27 @@ def test_accuracy_beats_the_mean_and_names_what_is_missing(recorder):
     found = figures_of(recorder)
     assert found["ml-100k", accuracy.OURS, "test_rmse"].value < 0.8 * found["ml-100k", "mean", "test_rmse"].value
     assert any("filmtrust" in line for line in recorder.skipped)
+
+
+def test_the_table_of_the_docs_is_written_between_its_marks(recorder, tmp_path):
+    recorder.suite = "accuracy"
+    for case, error in (("small", 0.9), ("large", 0.8)):
+        for peer, excess in ((accuracy.MEAN, 0.3), ("libmf", 0.0), (accuracy.OURS, -0.009 * (case == "small"))):
+            recorder.add(case, peer, "test_rmse", error + excess, "")
+        recorder.add(case, f"{accuracy.OURS}/best peer", "rmse_ratio", 0.99 if case == "small" else 1.0, "x")
+    page = tmp_path / "page.md"
+    page.write_text("no marks")
+    with pytest.raises(ValueError, match=r"page\.md has no lines"):
+        tables.write_accuracy(recorder.to_json(), page)
+    page.write_text(f"before\n{tables.BEGIN}\nold\n{tables.END}\nafter\n")
+    for _ in range(2):
+        tables.write_accuracy(recorder.to_json(), page)
+        text = page.read_text()
+        assert text.startswith(f"before\n{tables.BEGIN}\n\n| set |")
+        assert text.endswith(f"\n{tables.END}\nafter\n")
+        assert "old" not in text
+        assert "| small | 1.2000 | 0.9000 | 0.8910 | 0.9900 |" in text
+        assert "Geometric mean over the better peer: 0.9950." in text
 
 
 def test_the_scale_model_finds_the_constants_it_was_made_with():

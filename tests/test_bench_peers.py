@@ -1,10 +1,7 @@
-<<<<<<< HEAD
 import math
 import os
-import time
-=======
 import textwrap
->>>>>>> main
+import time
 
 import numpy as np
 import pytest
@@ -63,7 +60,6 @@ def test_svd_peer_keeps_the_interface(file):
 
 def test_libmf_fits_small_matrices_in_a_process_of_its_own():
     (libmf,) = load_or_skip("libmf")
-<<<<<<< HEAD
     matrix = generate.rating_matrix(60, 40, 400).tolil()
     matrix[7] = 0
     matrix = matrix.tocsr()
@@ -83,9 +79,6 @@ def test_a_call_apart_returns_raises_and_is_given_up():
     for function, argument, seconds in ((os._exit, 1, 60), (time.sleep, 300, 0.1)):  # one crashes, one does not return
         with pytest.raises(TimeoutError, match="in each of 2 attempts"):
             Apart(function, seconds, attempts=2)(argument)
-=======
-    with pytest.raises(ValueError, match="may never return"):
-        libmf.fit(generate.rating_matrix(60, 40, 400), Recipe(8))
 
 
 def test_the_peer_that_the_docstring_shows_is_one():
@@ -94,4 +87,3 @@ def test_the_peer_that_the_docstring_shows_is_one():
     (peer,) = namespace["PEERS"]
     X = generate.rating_matrix(30, 20, 200)
     assert 0 < peer.fit(X, Recipe(rank=4), X.tocoo()).test_rmse[0] < 2
->>>>>>> main

@@ -28,7 +28,7 @@ def client():
     """Two workers in this process: what they compute does not depend on where they are."""
     with (
         distributed.LocalCluster(
-            n_workers=2, threads_per_worker=1, processes=False, dashboard_address=None, protocol="inproc://"
+            n_workers=2, threads_per_worker=1, processes=False, dashboard_address=":0", protocol="inproc://"
         ) as cluster,
         distributed.Client(cluster) as own,
     ):
@@ -225,7 +225,7 @@ def main():
     n_workers, kills = int(sys.argv[1]), sys.argv[2] == "kill"
     dense = np.load(sys.argv[3])
     epochs = []
-    with distributed.LocalCluster(n_workers=n_workers, threads_per_worker=1, dashboard_address=None) as cluster:
+    with distributed.LocalCluster(n_workers=n_workers, threads_per_worker=1, dashboard_address=":0") as cluster:
         with distributed.Client(cluster) as client:
             def callback(epoch):
                 epochs.append(epoch.epoch)

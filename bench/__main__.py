@@ -1,4 +1,4 @@
-"""Command line of the benchmark: `python -m bench list | run | report | compare | tune | figures`."""
+"""Command line of the benchmark: `python -m bench list | run | accuracy | report | compare | tune | figures`."""
 
 import argparse
 import datetime
@@ -6,6 +6,7 @@ import os
 import sys
 import time
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 from bench import machine
@@ -34,6 +35,12 @@ def _parser() -> argparse.ArgumentParser:
     running.add_argument("--threads", type=int, default=machine.n_cores(), help="threads for every peer")
     running.add_argument("--output", type=Path, help="JSON file to write (default: results/<date>.json)")
     running.set_defaults(command=_run)
+
+    judging = commands.add_parser(
+        "accuracy", help="all test errors anew, peers tuned where need be, and their table in the docs"
+    )
+    judging.add_argument("--threads", type=int, default=machine.n_cores(), help="threads for every peer")
+    judging.set_defaults(command=_accuracy)
 
     tuning = commands.add_parser("tune", help="search the options of completion peers on validation entries")
     tuning.add_argument("matrix", help="ml-1m, 20M, or any other matrix at hand")
@@ -78,16 +85,31 @@ def _run(arguments: argparse.Namespace) -> int:
     recorder = record.Recorder(arguments.quick, arguments.threads)
     chosen = [(name, suites.load(name)) for name in arguments.suites or suites.NAMES]
     for name, suite in chosen:
-        recorder.suite = name
-        print(f"{name}: {suite.DESCRIPTION}", flush=True)
-        start = time.perf_counter()
-        suite.run(recorder)
-        print(f"  {name} took {time.perf_counter() - start:.0f} s", flush=True)
+        _measure(recorder, name, suite)
     stamp = datetime.datetime.now(datetime.UTC).strftime("%Y%m%d-%H%M%S")
     path = arguments.output or RESULTS / f"{stamp}{'-quick' if arguments.quick else ''}.json"
     record.save(recorder, path)
     print(f"results in {os.path.relpath(path)}")
     _draw(path)
+    return 0
+
+
+def _measure(recorder: Any, name: str, suite: ModuleType) -> None:
+    recorder.suite = name
+    print(f"{name}: {suite.DESCRIPTION}", flush=True)
+    start = time.perf_counter()
+    suite.run(recorder)
+    print(f"  {name} took {time.perf_counter() - start:.0f} s", flush=True)
+
+
+def _accuracy(arguments: argparse.Namespace) -> int:
+    from bench import record, suites, tables
+
+    recorder, path = record.Recorder(n_threads=arguments.threads), RESULTS / "accuracy.json"
+    _measure(recorder, "accuracy", suites.load("accuracy"))
+    record.save(recorder, path)
+    tables.write_accuracy(record.load(path))
+    print(f"results in {os.path.relpath(path)}, the table in {os.path.relpath(tables.PAGE)}")
     return 0
 
 

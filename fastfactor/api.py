@@ -79,11 +79,13 @@ def fit(
         n_rows x n_cols entries; for large sparse matrices `fastfactor.svd` solves the same problem far faster. "weak",
         for implicit feedback: what is stored (in a dense matrix: not 0) is a positive and aims at 1, whatever its
         value; the rest are zeros of small weight, never visited. Whole rows are solved for, by conjugate gradients:
-        `loss`, `biases`, `nonnegative`, `l1_regularization` and `learning_rate` have nothing to choose there.
-    loss : {"squared", "absolute", "huber", "logistic", "poisson"} or Loss
+        `biases`, `nonnegative`, `l1_regularization` and `learning_rate` have nothing to choose there (with loss="bpr",
+        which goes by single steps, all but `biases` have).
+    loss : {"squared", "absolute", "huber", "logistic", "poisson", "bpr"} or Loss
         Of an entry. "absolute" and "huber" (quadratic up to one robust standard deviation of the values) for outliers;
         "logistic" for exactly two values: predictions are probabilities of the larger one; "poisson" for counts, with
-        the logarithm as link: predictions are means; a `fastfactor.Loss` for one of your own.
+        the logarithm as link: predictions are means; a `fastfactor.Loss` for one of your own. "bpr" for "weak": each
+        positive is to rank above columns that its row has not, drawn at random; predictions are scores.
     regularization : float, (rows, columns) or "auto"
         L2 penalty per observed entry, in the units of the values; of the rows' and of the columns' factors when a pair,
         each of whose sides is a number or an array of one for each row or column.
@@ -112,7 +114,7 @@ def fit(
     sample_weight : array or sparse matrix, optional
         Weights of the entries, finite and at least 0 (for "weak" confidences): a matrix that stores the places of X, a
         dense one of its shape, or for triplets an array; for "zero", where every entry has one, a dense one. They
-        multiply the loss, and with "weak" the penalties. Entries of `validation` that are given
+        multiply the loss, and the penalties of "weak" with the squared loss. Entries of `validation` that are given
         have weight 1.
     unobserved_weight : float, optional
         Of each zero of unobserved="weak", above 0; a positive has weight 1. By default that with which all zeros weigh
@@ -151,7 +153,7 @@ def fit(
         same folder goes on from there, after a crash or a kill at any moment, and gives the bits that it would have
         given; once the fit has ended it returns the model at once. A fit that `max_seconds` or `callback` ended goes on
         too (with `max_seconds` more), and asks `callback` about the last epoch again. A folder of another fit is
-        refused with what differs.
+        refused with what differs, one that a running fit uses with its process.
     progress : bool, optional
         Show how far the fit is, on stderr: a bar on a terminal (package rich), else a line each second. (The logger
         "fastfactor" tells at level INFO what was tried, and when the step was halved.)
@@ -168,6 +170,8 @@ def fit(
         If the fit would take more than `max_memory`; the message says how much.
     DivergenceError
         If the fit diverges even with the step halved eight times.
+    BlockingIOError
+        If another process or thread runs a fit with this `checkpoint`.
     OSError
         If the checkpoint cannot be written; what it kept before is still there.
 
@@ -196,7 +200,7 @@ def fit(
     if not display.is_quiet:
         options = replace(options, callback=display)
     check_init(init, options, X)
-    others, limit = check_weight(unobserved_weight, unobserved), check_memory(max_memory)
+    others, limit = check_weight(unobserved_weight, unobserved, options.loss), check_memory(max_memory)
     if isinstance(X, StoredGrid):
         check_stored(unobserved, sample_weight, n_samples)
     if unobserved == "weak" or (unobserved == "zero" and sample_weight is not None):

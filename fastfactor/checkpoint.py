@@ -20,6 +20,7 @@ from fastfactor.folders import read_folder, write_values
 from fastfactor.ids import Ids
 from fastfactor.kernels.compiling import DIGEST
 from fastfactor.kernels.losses import Loss
+from fastfactor.locks import holding
 from fastfactor.manifest import CHECKPOINT, MANIFEST
 from fastfactor.matrix.labelled import Labelled, StoredGrid
 from fastfactor.model import Factorization
@@ -120,15 +121,18 @@ class Checkpoint:
         ------
         ValueError
             If the folder keeps another fit (the message says what differs), something else, or is damaged.
+        BlockingIOError
+            If another process or thread runs a fit with this folder.
         OSError
             If it cannot be written.
         """
-        journal, model = self._open()
-        if model is None:
-            model = solve(journal)
-            if not journal.was_stopped:
-                self._finish(model)
-        return model
+        with holding(self.folder, "checkpoint"):
+            journal, model = self._open()
+            if model is None:
+                model = solve(journal)
+                if not journal.was_stopped:
+                    self._finish(model)
+            return model
 
     def _open(self) -> tuple[Journal, Factorization | None]:
         try:

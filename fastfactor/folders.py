@@ -7,7 +7,6 @@ finds what was there before or what is new. `docs/storage.md` states the format.
 from __future__ import annotations
 
 import contextlib
-import errno
 import hashlib
 import os
 import stat
@@ -20,6 +19,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from fastfactor.locks import locking, making
 from fastfactor.manifest import (
     CONTENT,
     MANIFEST,
@@ -47,16 +47,8 @@ def writing(folder: Path, *, wait: bool = True) -> Iterator[None]:
     BlockingIOError
         If another process writes to the folder, and `wait` is False.
     """
-    made = not folder.exists()
-    folder.mkdir(parents=True, exist_ok=True)
-    try:
-        with locking(folder, wait=wait):
-            yield
-    except BaseException:
-        if made:
-            with contextlib.suppress(OSError):
-                folder.rmdir()
-        raise
+    with making(folder), locking(folder, wait=wait):
+        yield
 
 
 def write_values(folder: Path, values: Mapping[str, Any], kind: Kind) -> None:
@@ -212,34 +204,6 @@ def _settle_folder(folder: Path) -> None:
             os.fsync(descriptor)
         finally:
             os.close(descriptor)
-
-
-@contextlib.contextmanager
-def locking(folder: Path, *, wait: bool, shared: bool = False) -> Iterator[None]:
-    """Hold off writers (and, unless `shared`, others who lock), where the system can lock a folder.
-
-    Raises
-    ------
-    BlockingIOError
-        If another process holds the folder, and `wait` is False.
-    """
-    try:
-        import fcntl
-    except ImportError:  # Windows
-        yield
-        return
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        how = (fcntl.LOCK_SH if shared else fcntl.LOCK_EX) | (0 if wait else fcntl.LOCK_NB)
-        try:
-            fcntl.flock(descriptor, how)
-        except BlockingIOError:
-            raise BlockingIOError(errno.EWOULDBLOCK, "another process is writing to it", str(folder)) from None
-        except OSError:  # some network file systems lock no folders
-            pass
-        yield
-    finally:
-        os.close(descriptor)
 
 
 def read_folder(folder: Path, kind: Kind, verify: bool) -> dict[str, Any]:

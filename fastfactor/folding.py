@@ -10,15 +10,16 @@ import scipy.sparse as sp
 from numpy.typing import NDArray
 
 from fastfactor.blas import aligned_empty, one_blas_thread
-from fastfactor.kernels.folding import fold_rows
+from fastfactor.kernels.folding import fold_rows, fold_rows_of_pairs
 from fastfactor.kernels.losses import find_traits, register_loss
 from fastfactor.kernels.ridge import N_SCRATCH, Ridge, Stored, solve_rows
+from fastfactor.kernels.rivals import Rivals
 from fastfactor.kernels.simd import Static
 from fastfactor.kernels.update import Factors
 from fastfactor.matrix.domains import check_domain, check_labels, locate_in
 from fastfactor.matrix.inputs import Observations, as_dense, as_observations, is_sparse, without_ids
 from fastfactor.matrix.labelled import Labelled
-from fastfactor.matrix.positives import as_positives, store_rows
+from fastfactor.matrix.positives import Positives, as_positives, store_rows
 from fastfactor.matrix.structure import check_structure
 from fastfactor.model import Factorization
 from fastfactor.options import refuse_sampled
@@ -109,12 +110,12 @@ class _Fold:
     def standardise(self, X: Observations) -> Array:
         """Return the values in the units of the fit, having checked that the loss is defined for them."""
         values, domain, recipe = X.data[: X.n_entries], find_traits(self.loss).domain, self.recipe
+        if recipe.unobserved == "weak":
+            return np.ones(X.n_entries)
         if domain == "binary":
             check_labels(recipe.labels, values, locate_in(X), "X_new")
         elif self.loss != "squared":
             check_domain(domain, values, locate_in(X), "X_new")
-        if recipe.unobserved == "weak":
-            return np.ones(X.n_entries)
         return np.asarray((values - recipe.labels[0]) / recipe.labels[1])
 
     def penalise(self, X: Observations) -> NDArray[np.float64]:
@@ -167,7 +168,13 @@ class _Fold:
             proxes[:, 0] = recipe.l1 * _RATES
         schedule = _RATES.astype(real), None if proxes is None else proxes.astype(real)
         reg = self.penalise(X).astype(real)
-        launch(fold_rows, factors, stored, reg, squares.astype(real), _UPDATES, schedule, place, Static(spec))
+        problem = reg, squares.astype(real), _UPDATES, schedule, place, Static(spec)
+        if find_traits(self.loss).pairs:
+            stored = Positives.of(stored, len(V)).sides[0]  # columns ascending
+            rivals = Rivals(np.uint64(0), np.arange(len(V)), stored.indices, stored.indptr[:-1], stored.indptr[1:])
+            launch(fold_rows_of_pairs, factors, stored, rivals, *problem)
+        else:
+            launch(fold_rows, factors, stored, *problem)
         scale = real.type(recipe.scale)
         return np.ascontiguousarray(U[:, : model.rank]) * scale ** real.type(0.5), factors.row_bias * scale
 

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from fastfactor.kernels.losses import LOSSES, Loss, register_loss
+from fastfactor.kernels.losses import LOSSES, TRAITS, Loss, find_traits, register_loss
 
 UNOBSERVED = ("missing", "zero", "weak")
 _UNSAMPLED = ("validation", "sample_weight", "init", "max_seconds", "max_memory", "callback", "checkpoint")
@@ -200,13 +200,16 @@ def refuse_unbuilt(**arguments: tuple[Any, Any]) -> None:
 
 
 def check_weak(options: Options, learning_rate: Any) -> None:
-    """Refuse what a fit of implicit feedback has no place for: it has no step size, and solves for whole rows."""
-    for name, value, allowed in (
-        ("loss", options.loss, ("squared",)),
-        ("biases", options.biases, (False,)),
+    """Refuse what a fit of implicit feedback has no place for: with the squared loss it solves for whole rows."""
+    steps = (
         ("nonnegative", options.nonnegative, ((False, False),)),
         ("l1_regularization", options.l1_penalty, ((0.0, 0.0),)),
         ("learning_rate", learning_rate, ("auto",)),
+    )
+    for name, value, allowed in (
+        ("loss", options.loss, ("squared", *(name for name, traits in TRAITS.items() if traits.pairs))),
+        ("biases", options.biases, (False,)),
+        *(() if find_traits(options.loss).pairs else steps),
     ):
         if not isinstance(value, float | str | bool | tuple | None) or value not in allowed:
             choices = " or ".join(map(repr, allowed))
@@ -255,10 +258,12 @@ def check_stored(unobserved: str, sample_weight: Any, n_samples: int) -> None:
         raise ValueError(f"posterior_samples must be 0 where X is a grid on disk, got {n_samples}")
 
 
-def check_weight(unobserved_weight: Any, unobserved: str) -> float | None:
+def check_weight(unobserved_weight: Any, unobserved: str, loss: str) -> float | None:
     """Return the weight of what is not stored, None being automatic; only implicit feedback has one."""
     if unobserved_weight is None:
         return None
+    if find_traits(loss).pairs:
+        raise ValueError(f"unobserved_weight must be None where loss={loss!r}, got {unobserved_weight!r}")
     if unobserved != "weak":
         raise ValueError(f"unobserved_weight goes with unobserved='weak', not with {unobserved!r}")
     return check_real(unobserved_weight, "unobserved_weight", strict=True)
@@ -308,6 +313,9 @@ def check_options(given: Mapping[str, Any]) -> Options:
         penalty = check_row_penalties(given["regularization"], "regularization")
     elif unobserved == "zero":
         penalty = (0.0, 0.0)
+    known = check_loss(given["loss"])
+    if find_traits(known).pairs and unobserved != "weak":
+        raise ValueError(f"loss={given['loss']!r} goes with unobserved='weak', not with {unobserved!r}")
     signs = check_flags(given["nonnegative"], "nonnegative")
     rate, pace = check_learning_rate(given["learning_rate"])
     l1_penalty = check_penalty(given["l1_regularization"], "l1_regularization")
@@ -315,7 +323,7 @@ def check_options(given: Mapping[str, Any]) -> Options:
         raise ValueError("learning_rate must be one number, or 'auto', where there is an l1_regularization")
     return Options(
         rank=check_integer(given["rank"], "rank", 1),
-        loss=check_loss(given["loss"]),
+        loss=known,
         biases=unobserved == "missing" and not any(signs) if isinstance(biases, str) else bool(biases),
         penalty=penalty,
         l1_penalty=l1_penalty,

@@ -24,6 +24,7 @@ from fastfactor.solvers.budget import Planned, predict_dense_memory, predict_mem
 from fastfactor.solvers.fitting import Fitted, Task, fit_dense, fit_observed, may_stop
 from fastfactor.solvers.held_ranks import HeldRanks
 from fastfactor.solvers.journal import Journal
+from fastfactor.solvers.pairs import fit_pairs
 from fastfactor.solvers.recipe import Recipe
 from fastfactor.solvers.schedule import count_epochs_of_all
 from fastfactor.solvers.standard import Standard, standardise
@@ -159,7 +160,7 @@ def _fit_entries(
 def fit_positives(
     problem: Problem, options: Options, others: float | None, journal: Journal | None = None
 ) -> Factorization:
-    """Fit positives, and zeros that weigh `others` each (None: choose)."""
+    """Fit positives against all else: zeros that weigh `others` each (None: choose), or what is to rank below them."""
     observed = as_positives(problem.X, problem.shape, problem.duplicates)
     check_lengths(options, observed.shape)
     computed = check_dtype(problem.dtype, observed.data.dtype, np.float32)
@@ -167,6 +168,13 @@ def fit_positives(
     ones = np.ones(observed.n_entries)
     positives = Positives.of(store_rows(observed.indptr, observed.indices, ones, weights, computed), observed.shape[1])
     held, search = _hold_positives(problem.validation, positives, options), problem.validation is not False
+    if find_traits(options.loss).pairs:
+        mean_weight = 1.0 if weights is None else float(weights.mean())
+        standard = Standard(0.0, 1.0, mean_weight, baseline=float(np.log(2)))
+        task = Task.of(options, computed, standard, start, journal)
+        fitted, grid = fit_pairs(positives, task, search=search, held=held)
+        recipe = Recipe.of("weak", options, standard, fitted.selection["regularization"], weight=mean_weight)
+        return as_model(fitted, task, grid.row_order, grid.col_order, asdict(recipe))
     task = Task.of(options, computed, Standard.of_moments(0.0, 1.0, 1.0), start, journal)
     fitted = fit_weak(positives, others, task, search=search, held=held)
     chosen = fitted.selection["unobserved_weight"]

@@ -63,7 +63,8 @@ def _check_fork() -> None:
     if _layer == "omp" and _launched_in != os.getpid():
         raise RuntimeError(
             "this process was forked after a fit had started GNU OpenMP threads, which do not survive a fork: start "
-            "workers with the 'spawn' or 'forkserver' method, or set NUMBA_THREADING_LAYER=tbb (package tbb)"
+            "workers with the 'spawn' or 'forkserver' method, or set NUMBA_THREADING_LAYER=tbb (package tbb; where it "
+            "does not load, LD_LIBRARY_PATH must name the folder of its library)"
         )
 
 

@@ -1,6 +1,7 @@
 """Campaigns: cases by their numbers, in processes that may die; what killed one is reported, and the next goes on."""
 
 import collections
+import concurrent.futures
 import contextlib
 import faulthandler
 import json
@@ -9,9 +10,8 @@ import sys
 import tempfile
 from pathlib import Path
 
-from conftest import TESTS, run_python
+from conftest import HANG, TESTS, run_python
 
-HANG = 1800  # seconds after which a case counts as a hang; machines stand still now and then
 RUN = "import runpy, sys; sys.argv[0] = {!r}; runpy.run_path(sys.argv[0], run_name='__main__')"
 
 
@@ -30,6 +30,15 @@ def run_cases(script, first, count, folder, *args, env=None):
         end_of_it = f"the process ended with {result.returncode}: {result.stderr[:3000]}"
         faults.append({"case": first - 1, "fault": end_of_it})
     return outcomes, faults
+
+
+def run_shards(script, count, shard, folder, *args):
+    """The same, a shard of the cases on each core at a time."""
+    with concurrent.futures.ThreadPoolExecutor(len(os.sched_getaffinity(0))) as pool:
+        firsts = range(0, count, shard)
+        parts = list(pool.map(lambda first: run_cases(script, first, min(shard, count - first), folder, *args), firsts))
+    outcomes = sum((found for found, _ in parts), collections.Counter())
+    return outcomes, [fault for _, faults in parts for fault in faults]
 
 
 def work_off(try_case, first, count, progress):

@@ -15,6 +15,7 @@ import fastfactor
 
 PACKAGE = Path(fastfactor.__file__).resolve().parent
 TESTS = Path(__file__).resolve().parent
+HANG = 1800  # seconds after which a process counts as hung; machines stand still now and then
 
 # Examples differ in compilation, not in how long they should take; nothing is kept between runs.
 hypothesis.settings.register_profile("fastfactor", deadline=None, database=None, max_examples=30, derandomize=True)
@@ -45,7 +46,7 @@ def decaying():
     return (Q * 0.8 ** np.arange(40)) @ P.T
 
 
-def run_python(code, *args, env=None, package=PACKAGE, timeout=300):
+def run_python(code, *args, env=None, package=PACKAGE, timeout=HANG):
     """Run `code` in a new process that imports the same package, and return the completed process.
 
     `-P` keeps the current folder, which may hold another copy, out of its way. `env` is merged into the environment; a

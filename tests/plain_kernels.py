@@ -3,21 +3,25 @@
 What comes out is compared with the answers elsewhere (tests/test_lanes.py); here it must be finite.
 """
 
+import json
 import sys
 import tempfile
 import warnings
 
 import numba
 import numpy as np
+import pytest
 import scipy.sparse as sp
 
 import fastfactor as ff
+from fastfactor.manifest import MANIFEST
 from fastfactor.solvers import dispatch, triplets
 
 PLAIN = {"max_epochs": 2, "regularization": 0.1, "validation": False}
 rng = np.random.default_rng(0)
 A = rng.standard_normal((14, 11))
 SPARSE = np.where(rng.random(A.shape) < 0.6, A, 0.0)
+FULL = sp.csr_array(rng.standard_normal((32, 32)))  # 16 entries a block: more than runs that take turns
 
 
 def check(*arrays):
@@ -29,23 +33,31 @@ def fit_each():
     for loss in ("squared", "absolute", "huber"):
         model = ff.fit(A, 3, loss=loss, **PLAIN)
         check(model.U, model.V, model.fold_in(A[:3]).U)
-    check(ff.fit(A > 0, 3, loss="logistic", **PLAIN).U)
+    logistic = ff.fit(A > 0, 3, loss="logistic", **PLAIN)
+    check(logistic.U, logistic.predict(range(5), range(5)), ff.fit(FULL, 3, **PLAIN).U)
+    own = ff.Loss(lambda x, p: (x - p) ** 2, lambda x, p: p - x)
+    check(ff.fit(A, 3, loss=own, **PLAIN).U, ff.fit(A, 2, loss=own, **PLAIN).U)
+    with pytest.raises(TypeError, match="must be callable"):
+        ff.Loss(3, 4)
     check(ff.fit(np.round(np.abs(A)), 3, loss="poisson", **PLAIN).U)
     for values in (A + 1j * A[::-1], A.astype(np.float32), A):
         check(ff.fit(values, 3, unobserved="zero", max_epochs=2).U, ff.fit(values, 3, **PLAIN).U)
     check(ff.fit(A, 144, **PLAIN).U)
     check(ff.fit(A, 3, **(PLAIN | {"l1_regularization": 0.1})).U, ff.fit(A, 3, nonnegative=True, **PLAIN).U)
     check(ff.fit(A, 3, sample_weight=np.abs(A), **PLAIN).U, ff.fit(A, 3, max_epochs=3).U)
+    check(ff.fit(A, 3, sample_weight=np.abs(A), **(PLAIN | {"validation": 0.2})).U)
     check(ff.fit(A, 3, learning_rate=(np.full(14, 0.1), 0.1), **PLAIN).U)
     check(ff.fit(A, 3, **(PLAIN | {"validation": 0.2})).U)
     weak = ff.fit(np.where(A > 0, 1.0, 0.0), 3, unobserved="weak", max_epochs=2, regularization=0.1)
     check(weak.U, weak.fold_in(np.where(A > 0, 1.0, 0.0)).U)
-    check(*ff.fit(A, 2, posterior_samples=2, max_epochs=2).predict([0, 1], [1, 2], return_std=True))
+    for X, rank in ((A, 2), (sp.csr_array(SPARSE), 9)):  # rows of more entries than numbers, and of fewer
+        check(*ff.fit(X, rank, posterior_samples=2, max_epochs=2).predict([0, 1], [1, 2], return_std=True))
     again = ff.fit(A, 3, **PLAIN)
     check(again.partial_fit(A, max_epochs=1).U, again.predict(range(5), range(5)))
-    cols, _ = again.recommend(range(14), 3, exclude=sp.csr_array(SPARSE))
-    check(ff.metrics.recall_at_k(cols, sp.csr_array(SPARSE), 3), ff.metrics.ndcg_at_k(cols, sp.csr_array(SPARSE), 3))
-    again.recommend(range(14), 11)
+    seen = sp.csr_array(SPARSE)
+    for cols, _ in (again.recommend(range(14), 3, exclude=seen), again.recommend(range(14), 11)):
+        check(ff.metrics.recall_at_k(cols, seen, 3), ff.metrics.ndcg_at_k(cols, seen, 3))
+    check(ff.metrics.rmse(A, SPARSE), ff.metrics.mae(A, SPARSE))
     again.similar_rows([0, 1], 3)
 
 
@@ -57,16 +69,25 @@ def decompose_each():
             check(*ff.svd(each, 2, tol=1e-3))
     check(*ff.svds(sp.csr_array(wide), 2, which="SM", solver="propack"))
     check(*ff.pca(sp.csr_array(np.tile(wide, (1, 30))), 2, tol=1e-2))
-    check(*ff.svd(np.outer(np.ones(70), np.ones(66)), 3))
+    for matrix in (np.ones((70, 66)), sp.csr_array(np.ones((70, 66)))):  # of rank one
+        check(*ff.svd(matrix, 3))
 
 
 def lay_out_each():
     unsorted = sp.csr_array((np.ones(4), [2, 0, 2, 1], [0, 2, 4]), shape=(2, 3))
+    with pytest.raises(ValueError, match="duplicates"):
+        ff.fit((np.array([0, 0, 1]), np.array([1, 1, 0]), np.ones(3)), 2, **PLAIN)
     check(ff.fit((np.array([0, 0, 1]), np.array([1, 1, 0]), np.arange(1.0, 4)), 2, duplicates="sum", **PLAIN).U)
     check(ff.fit(unsorted * sp.csr_array([[1.0, 2.0, 3.0]]), 2, **PLAIN).U)
     with tempfile.TemporaryDirectory() as folder:
         grid = ff.io.build_grid(A, folder)
         check(ff.fit(grid, 3, **PLAIN).U, ff.fit(grid, 3, **(PLAIN | {"validation": 0.2})).U)
+        entry = json.loads((grid.folder / MANIFEST).read_text())["arrays"]["entries"]
+        with open(grid.folder / entry["file"], "r+b") as file:
+            file.seek(200)
+            file.write(b"\xff" * 4)
+        with pytest.raises(ValueError, match="outside their blocks"):
+            ff.fit(ff.io.open_grid(folder), 3, **PLAIN)
 
 
 if __name__ == "__main__":

@@ -4,6 +4,8 @@ Everything is computed in double precision, entry by entry, in the order that th
 diagonal, block by block, and within a block in runs that take turns.
 """
 
+import itertools
+
 import numpy as np
 
 RUNS = 8
@@ -31,6 +33,9 @@ LOSSES = {
 }
 
 
+LOSSES["bpr"] = LOSSES["logistic"]  # of the difference of two predictions, the value being 1
+
+
 def interleave(entries):
     """Cut a block's entries into RUNS runs of equal length and walk them in turn; what is left over comes last."""
     length = len(entries) // RUNS
@@ -44,23 +49,81 @@ def visit_stored(rows, cols, values, grid, diagonals):
     `rows, cols, values` are the stored entries row by row, in the order in which the user's row has them; `grid` has
     row_order, col_order, row_starts and col_starts.
     """
+    *_, col_starts = grid
+    blocks, B = cut_into_blocks(rows, cols, values, grid), len(col_starts) - 1
+    return [entry for d in diagonals for b in range(B) for entry in interleave(blocks[b, (b + d) % B])]
+
+
+def cut_into_blocks(rows, cols, values, grid):
+    """Return the entries (factor row, factor column, value) of each block, in the order in which they are kept."""
     row_order, col_order, row_starts, col_starts = grid
     place_of_row = {int(r): p for p, r in enumerate(row_order)}
     place_of_col = {int(c): p for p, c in enumerate(col_order)}
     entries = [(place_of_row[int(r)], place_of_col[int(c)], x) for r, c, x in zip(rows, cols, values, strict=True)]
-    B = len(row_starts) - 1
+    blocks = {}
+    for b, (r0, r1) in enumerate(itertools.pairwise(row_starts)):
+        for c, (c0, c1) in enumerate(itertools.pairwise(col_starts)):
+            block = [entry for entry in entries if r0 <= entry[0] < r1 and c0 <= entry[1] < c1]
+            blocks[b, c] = sorted(block, key=lambda entry: entry[0])  # stable: a row's entries keep their order
+    return blocks
+
+
+def mix(seed, counter):
+    """Return 64 random bits: splitmix64, in Python's integers."""
+    z = (seed + (counter + 1) * 0x9E3779B97F4A7C15) % 2**64
+    z = ((z ^ (z >> 30)) * 0xBF58476D1CE4E5B9) % 2**64
+    z = ((z ^ (z >> 27)) * 0x94D049BB133111EB) % 2**64
+    return z ^ (z >> 31)
+
+
+def visit_pairs(rows, cols, weights, grid, diagonals, seed):
+    """Return (factor row, factor column, rival's factor column, weight) in the order of visits.
+
+    Entry i, counted over the blocks row by row, is held against the first of eight columns of its block's stripe, drawn
+    by `mix`, that its row has not; without one it is left out.
+    """
+    row_order, col_order, _, col_starts = grid
+    has = set(zip(map(int, rows), map(int, cols), strict=True))
+    blocks, B = cut_into_blocks(rows, cols, weights, grid), len(col_starts) - 1
+    numbered, i = {}, 0
+    for b in range(B):
+        for c in range(B):
+            numbered[b, c] = [(i + k, *entry) for k, entry in enumerate(blocks[b, c])]
+            i += len(blocks[b, c])
     visits = []
     for d in diagonals:
         for b in range(B):
             c = (b + d) % B
-            block = [
-                entry
-                for entry in entries
-                if row_starts[b] <= entry[0] < row_starts[b + 1] and col_starts[c] <= entry[1] < col_starts[c + 1]
-            ]
-            block.sort(key=lambda entry: entry[0])  # stable: a row's entries keep their order
-            visits += interleave(block)
+            width = int(col_starts[c + 1] - col_starts[c])
+            for i, row, col, weight in interleave(numbered[b, c]):
+                draws = [int(col_starts[c]) + ((mix(seed, 8 * i + t) >> 32) * width >> 32) for t in range(8)]
+                free = [q for q in draws if (int(row_order[row]), int(col_order[q])) not in has]
+                if free:
+                    visits.append((row, col, free[0], weight))
     return visits
+
+
+def sweep_pairs(U, V, visits, lr, reg, prox=None, pace=None):
+    """Return U, V after one step on each visit (r, c, d, weight), and the sum of the losses before each step.
+
+    From the old values, with e = weight / (1 + exp(p)), p = U_r . (V_c - V_d): U_r += lr (e (V_c - V_d) - reg U_r),
+    V_c += lr (e U_r - reg V_c), V_d += lr (-e U_r - reg V_d). `prox` and `pace` as in `sweep`.
+    """
+    U, V = U.astype(np.float64), V.astype(np.float64)
+    pace_row, pace_col = (np.ones(len(U)), np.ones(len(V))) if pace is None else pace
+    total = 0.0
+    for r, c, d, weight in visits:
+        u, v, w = U[r].copy(), V[c].copy(), V[d].copy()
+        p = u @ (v - w)
+        e = weight / (1 + np.exp(p))
+        U[r] = u + lr * pace_row[r] * (e * (v - w) - reg[0] * u)
+        V[c] = v + lr * pace_col[c] * (e * u - reg[1] * v)
+        V[d] = w + lr * pace_col[d] * (-e * u - reg[1] * w)
+        if prox is not None:
+            for M, i, side in ((U, r, 0), (V, c, 1), (V, d, 1)):
+                M[i] = np.maximum(np.sign(M[i]) * np.maximum(np.abs(M[i]) - lr * prox[side], 0), prox[side + 2])
+        total += weight * np.log(1 + np.exp(-p))
+    return U, V, total
 
 
 def visit_dense(A, row_starts, col_starts, diagonals):

@@ -1,7 +1,13 @@
+import math
+import os
+import textwrap
+import time
+
 import numpy as np
 import pytest
 
 from bench import data, generate, peers
+from bench.apart import Apart
 from bench.peers.base import CompletionPeer, Recipe, Run, SvdPeer, rmse
 from bench.suites.svd import compute_residual
 
@@ -23,8 +29,7 @@ def test_every_file_is_known():
 @pytest.mark.parametrize("file", COMPLETION_FILES)
 def test_completion_peer_keeps_the_interface(file):
     found = load_or_skip(file)
-    matrix = generate.standard_ratings("1M") if file == "libmf" else generate.rating_matrix(600, 400, 40_000)
-    train, _, test = data.split(matrix)
+    train, _, test = data.split(generate.rating_matrix(600, 400, 40_000))
     train = train.tocsr()
     recipe = Recipe(8, learning_rate=0.03, n_epochs=4)
     for peer in found:
@@ -53,7 +58,32 @@ def test_svd_peer_keeps_the_interface(file):
         assert compute_residual(matrix, triplets) < 1e-4
 
 
-def test_libmf_refuses_matrices_it_may_never_return_from():
+def test_libmf_fits_small_matrices_in_a_process_of_its_own():
     (libmf,) = load_or_skip("libmf")
-    with pytest.raises(ValueError, match="may never return"):
-        libmf.fit(generate.rating_matrix(60, 40, 400), Recipe(8))
+    matrix = generate.rating_matrix(60, 40, 400).tolil()
+    matrix[7] = 0
+    matrix = matrix.tocsr()
+    run = libmf.fit(matrix, Recipe(8, n_epochs=3))
+    assert len(run.ends) == 3
+    assert np.isfinite(run.predict(np.arange(40), np.arange(40))).all()
+    assert run.predict(np.array([7]), np.array([3])) == pytest.approx(matrix.data.mean(), rel=1e-5)  # of an empty row
+
+
+def test_a_call_apart_returns_raises_and_is_given_up():
+    root = Apart(math.sqrt, seconds=60)
+    assert root(4.0) == 2.0
+    with pytest.raises(ValueError, match="math domain error"):
+        root(-1.0)
+    assert root(9.0) == 3.0
+    root.stop()
+    for function, argument, seconds in ((os._exit, 1, 60), (time.sleep, 300, 0.1)):  # one crashes, one does not return
+        with pytest.raises(TimeoutError, match="in each of 2 attempts"):
+            Apart(function, seconds, attempts=2)(argument)
+
+
+def test_the_peer_that_the_docstring_shows_is_one():
+    text, namespace = peers.__doc__, {}
+    exec(textwrap.dedent(text[text.index('    """') :]), namespace)
+    (peer,) = namespace["PEERS"]
+    X = generate.rating_matrix(30, 20, 200)
+    assert 0 < peer.fit(X, Recipe(rank=4), X.tocoo()).test_rmse[0] < 2

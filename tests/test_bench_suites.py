@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import scipy.sparse as sp
 
-from bench import record
+from bench import record, tables, timing
 from bench.scale import Setting, fit_constants, predict
 from bench.suites import accuracy, per_entry
 
@@ -16,6 +16,7 @@ def recorder(tmp_path, monkeypatch):
     np.savez(tmp_path / "olivetti.npz", dense=A)
     sp.save_npz(tmp_path / "ml-100k.npz", sp.csr_matrix(np.where(rng.random(A.shape) < 0.5, 3 + A, 0)))
     monkeypatch.setenv("FASTFACTOR_DATA", str(tmp_path))
+    monkeypatch.setattr(timing, "SETTLED", 0.0)  # no time is judged here
     return record.Recorder(quick=True)
 
 
@@ -26,6 +27,7 @@ def figures_of(recorder):
 def test_per_entry_follows_each_solver_to_the_optimum(recorder, monkeypatch):
     monkeypatch.setattr(per_entry, "RANK", 8)
     monkeypatch.setattr(per_entry, "EPOCHS", (2, 12))
+    monkeypatch.setattr(per_entry, "TOLERANCES", {"fastfactor svd": (0.3, 1e-6), "scipy": (0.3, 0.0)})
     per_entry.run(recorder)
     curves = {curve.peer: curve for curve in recorder.curves}
     assert set(curves) == {"per-entry SGD", "fastfactor.svd", "scipy arpack", "scipy propack"}
@@ -41,6 +43,27 @@ def test_accuracy_beats_the_mean_and_names_what_is_missing(recorder):
     found = figures_of(recorder)
     assert found["ml-100k", accuracy.OURS, "test_rmse"].value < 0.8 * found["ml-100k", "mean", "test_rmse"].value
     assert any("filmtrust" in line for line in recorder.skipped)
+
+
+def test_the_table_of_the_docs_is_written_between_its_marks(recorder, tmp_path):
+    recorder.suite = "accuracy"
+    for case, error in (("small", 0.9), ("large", 0.8)):
+        for peer, excess in ((accuracy.MEAN, 0.3), ("libmf", 0.0), (accuracy.OURS, -0.009 * (case == "small"))):
+            recorder.add(case, peer, "test_rmse", error + excess, "")
+        recorder.add(case, f"{accuracy.OURS}/best peer", "rmse_ratio", 0.99 if case == "small" else 1.0, "x")
+    page = tmp_path / "page.md"
+    page.write_text("no marks")
+    with pytest.raises(ValueError, match=r"page\.md has no lines"):
+        tables.write_accuracy(recorder.to_json(), page)
+    page.write_text(f"before\n{tables.BEGIN}\nold\n{tables.END}\nafter\n")
+    for _ in range(2):
+        tables.write_accuracy(recorder.to_json(), page)
+        text = page.read_text()
+        assert text.startswith(f"before\n{tables.BEGIN}\n\n| set |")
+        assert text.endswith(f"\n{tables.END}\nafter\n")
+        assert "old" not in text
+        assert "| small | 1.2000 | 0.9000 | 0.8910 | 0.9900 |" in text
+        assert "Geometric mean over the better peer: 0.9950." in text
 
 
 def test_the_scale_model_finds_the_constants_it_was_made_with():

@@ -2,6 +2,7 @@
 
 import multiprocessing
 import os
+import sys
 
 import pytest
 from conftest import PACKAGE, run_python
@@ -9,11 +10,18 @@ from conftest import PACKAGE, run_python
 LAYERS = ("omp", "tbb", "workqueue")
 
 
-def skip_without(layer):
+@pytest.fixture
+def environment(layer):
+    """What a process needs to run on that layer."""
+    found = {"NUMBA_THREADING_LAYER": layer, "NUMBA_NUM_THREADS": 2}
+    if layer == "tbb":  # `pip install tbb` puts its library where the system does not look
+        paths = os.path.join(sys.prefix, "lib"), os.environ.get("LD_LIBRARY_PATH")
+        found["LD_LIBRARY_PATH"] = os.pathsep.join(filter(None, paths))
     module = {"omp": "omppool", "tbb": "tbbpool", "workqueue": "workqueue"}[layer]
-    result = run_python(f"import numba.np.ufunc.{module}")
+    result = run_python(f"import numba.np.ufunc.{module}", env=found)
     if result.returncode:
         pytest.skip(f"Numba's layer {layer} does not load here: {result.stderr.splitlines()[-1]}")
+    return found
 
 
 WORK = """
@@ -64,9 +72,8 @@ print(numba.threading_layer())
 
 
 @pytest.mark.parametrize("layer", LAYERS)
-def test_everything_from_many_threads(python, layer):
-    skip_without(layer)
-    assert python(THREADS, env={"NUMBA_THREADING_LAYER": layer, "NUMBA_NUM_THREADS": 2}).strip() == layer
+def test_everything_from_many_threads(python, layer, environment):
+    assert python(THREADS, env=environment).strip() == layer
 
 
 POOLS = (
@@ -80,7 +87,7 @@ if __name__ == "__main__":
     context = multiprocessing.get_context(method)
     with context.Pool(2) as pool:
         try:
-            found = pool.map_async(work, range(2)).get(timeout=240)
+            found = pool.map_async(work, range(2)).get(timeout=1200)
         except RuntimeError as error:
             assert method == "fork" and when == "after", error
             print("told:", error)
@@ -93,15 +100,14 @@ if __name__ == "__main__":
 
 @pytest.mark.parametrize("layer", LAYERS)
 @pytest.mark.parametrize(("method", "when"), [("fork", "before"), ("fork", "after"), ("spawn", "after")])
-def test_workers_of_multiprocessing(tmp_path, layer, method, when):
+def test_workers_of_multiprocessing(tmp_path, layer, environment, method, when):
     """A fork after a fit works, or raises and says what to do (GNU OpenMP); nothing else is allowed to happen."""
     if method not in multiprocessing.get_all_start_methods():
         pytest.skip(f"this system has no {method}")
-    skip_without(layer)
     script = tmp_path / "pools.py"
     script.write_text(POOLS)
     code = f"import runpy, sys; sys.argv[0] = {str(script)!r}; runpy.run_path(sys.argv[0], run_name='__main__')"
-    result = run_python(code, method, when, env={"NUMBA_THREADING_LAYER": layer, "NUMBA_NUM_THREADS": 2})
+    result = run_python(code, method, when, env=environment)
     assert result.returncode == 0, result.stderr[-3000:]
     if "told:" in result.stdout:
         assert layer == "omp"
@@ -128,7 +134,7 @@ def test_workers_of_joblib(tmp_path, python):
     pytest.importorskip("joblib")
     (tmp_path / "workers.py").write_text(WORK)
     env = {"PYTHONPATH": f"{PACKAGE.parent}{os.pathsep}{tmp_path}"}
-    assert "equal" in python(LOKY, tmp_path, env=env, timeout=240)
+    assert "equal" in python(LOKY, tmp_path, env=env)
 
 
 CHILDREN = (
@@ -157,6 +163,5 @@ print("fine")
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="this system has no fork")
 @pytest.mark.parametrize("layer", LAYERS)
-def test_forks_in_the_middle_of_a_fit(python, layer):
-    skip_without(layer)
-    assert python(CHILDREN, env={"NUMBA_THREADING_LAYER": layer, "NUMBA_NUM_THREADS": 2}).strip() == "fine"
+def test_forks_in_the_middle_of_a_fit(python, environment):
+    assert python(CHILDREN, env=environment).strip() == "fine"

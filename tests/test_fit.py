@@ -165,7 +165,7 @@ class RecordingGrid:
     def __init__(self):
         self.launches, self.announced = [], []
 
-    def begin_epoch(self, order):
+    def begin_epoch(self, epoch, order):
         self.announced.append(list(order))
 
     def sweep(self, factors, diagonals, losses, step, static):

@@ -13,7 +13,7 @@ from test_storage import forge, make_model
 import fastfactor as ff
 from fastfactor import folders
 from fastfactor.manifest import MANIFEST
-from fastfactor.solvers import dispatch
+from fastfactor.solvers import dispatch, journal
 
 PLAIN = {"max_epochs": 2, "regularization": 0.1, "validation": False}
 FAR = 1 << 20
@@ -240,20 +240,26 @@ def halt(epoch):
 
 
 @pytest.mark.parametrize("unobserved", ["missing", "weak"])
-def test_forged_factors_in_a_checkpoint_are_refused(tmp_path, unobserved):
+def test_forged_factors_in_a_checkpoint_are_refused(tmp_path, unobserved, monkeypatch):
     """Of a checksum that fits, but of fewer rows: sweeps would leave them."""
+    # What is kept must be the epoch that was halted: on a machine that stands still the last write may be another.
+    monkeypatch.setattr(journal, "_PAUSE", 0.0)
+    monkeypatch.setattr(journal, "_SHARE", 0.0)
     A = np.random.default_rng(0).random((40, 30)) + 0.1
     options = {"unobserved": unobserved, "max_epochs": 3, "regularization": 0.1, "checkpoint": tmp_path}
     with pytest.raises(ZeroDivisionError):
         ff.fit(A, 2, callback=halt, **options)
     entry = folders.write_array(tmp_path, np.ones((3, 8), np.float32))
+    forged = []
 
     def change(record):
         for name in record["arrays"]:
             if ".factors." in name and len(record["arrays"][name]["shape"]) == 2:
                 record["arrays"][name].update(file=entry.file, sha256=entry.sha256, size=entry.size, shape=[3, 8])
+                forged.append(name)
 
     forge(tmp_path, change)
+    assert len(forged) == 2
     with pytest.raises(ValueError, match="checkpoint cannot be used"):
         ff.fit(A, 2, **options)
 

@@ -79,7 +79,7 @@ def test_predictions_hold(tmp_path):
     code = (Path(__file__).parent / "memory_use.py").read_text()
     # Without these the C library keeps freed memory, and the next fit has it for nothing.
     env = {"MALLOC_TRIM_THRESHOLD_": "0", "MALLOC_MMAP_THRESHOLD_": "65536"}
-    result = run_python(code, tmp_path / "grid", env=env, timeout=600)
+    result = run_python(code, tmp_path / "grid", env=env)
     assert result.returncode == 0, result.stderr
     found = json.loads(result.stdout)
     assert len(found) == 14

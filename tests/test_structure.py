@@ -16,13 +16,14 @@ ROOMS = {
     "exceptions": set(),
     "ids": set(),
     "manifest": {"ids"},
-    "folders": {"manifest"},
+    "locks": set(),
+    "folders": {"manifest", "locks"},
     "kernels": {"kernels"},
     "threads": set(),
     "blas": {"threads"},
     "options": {"kernels", "exceptions"},
     "matrix": {"matrix", "kernels", "threads", "blas", "exceptions", "ids"},
-    "io": {"io", "exceptions", "matrix", "ids", "folders", "manifest", "kernels", "options"},
+    "io": {"io", "exceptions", "matrix", "ids", "folders", "locks", "manifest", "kernels", "options"},
     "solvers": {"solvers", "matrix", "kernels", "threads", "blas", "options", "exceptions"},
 }
 TOP = {"api", "sklearn", "cli", "dask", "demo", "__main__", "__init__"}

@@ -131,4 +131,4 @@ print(ff.fit(A, 8, unobserved="zero", max_epochs=1))
 
 
 def test_a_failed_fit_leaves_no_lock_behind(python):
-    assert "20 x 10" in python(FAILING, env={"NUMBA_THREADING_LAYER": "workqueue"}, timeout=120)
+    assert "20 x 10" in python(FAILING, env={"NUMBA_THREADING_LAYER": "workqueue"})

@@ -10,6 +10,7 @@ A whole peer, in a file `peers/mean.py`:
 
     from bench.peers.base import CompletionPeer, Run, rmse
 
+
     class Mean(CompletionPeer):
         name = "mean"
 
@@ -17,8 +18,12 @@ A whole peer, in a file `peers/mean.py`:
             start = time.perf_counter()
             mean = train.data.mean()
             seconds = time.perf_counter() - start
-            predict = lambda rows, cols: np.full(len(rows), mean)
+
+            def predict(rows, cols):
+                return np.full(len(rows), mean)
+
             return Run([1], [seconds], predict, [] if test is None else [rmse(predict, test)])
+
 
     PEERS = [Mean()]
 '''

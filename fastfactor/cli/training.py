@@ -20,7 +20,7 @@ GIVEN = (
     *("rank", "unobserved", "loss", "regularization", "learning_rate", "nonnegative", "max_epochs", "duplicates"),
     *("unobserved_weight", "dtype", "max_seconds", "max_memory", "seed", "checkpoint"),
 )
-LOSSES = ("squared", "absolute", "huber", "logistic", "poisson")
+LOSSES = ("squared", "absolute", "huber", "logistic", "poisson", "bpr")
 
 
 class Number(click.ParamType[Any]):

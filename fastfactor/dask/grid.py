@@ -96,7 +96,7 @@ class DaskGrid:
         """Shape of the matrix."""
         return self.cluster.shape
 
-    def begin_epoch(self, order: NDArray[np.int64]) -> None:
+    def begin_epoch(self, epoch: int, order: NDArray[np.int64]) -> None:
         """Take note of the order of the diagonals: d * s + e stands for the e-th ones inside the tiles of step d."""
         self.upcoming, self.n_done = order, 0
 

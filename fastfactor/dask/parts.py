@@ -102,7 +102,8 @@ def inspect_part(part: Part) -> Look:
     """Return sums and counts of a part."""
     X = part.matrix
     if isinstance(X, np.ndarray):
-        square, none = float(np.linalg.norm(X.astype(np.result_type(X, np.float64)))) ** 2, np.empty(0, np.int64)
+        none = np.empty(0, np.int64)
+        square = float(np.linalg.norm(X.astype(np.result_type(X, np.float64), copy=False))) ** 2
         return Look(X.size, 0.0, square, find_largest(X), X.dtype, none, none)
     values = X.data.astype(np.result_type(X.data, np.float64))
     return Look(

@@ -171,7 +171,7 @@ def sweep_group(
                 factors = Factors(mine[i][0], theirs[j][0], mine[i][1], theirs[j][1])
                 (shrink_u, pace_u), (shrink_v, pace_v) = row_numbers[i], col_numbers[j]
                 step = visit.step._replace(shrink_u=shrink_u, shrink_v=shrink_v, pace_u=pace_u, pace_v=pace_v)
-                launch(sweep_stored, factors, part.blocks(c), inner, found, step, static)
+                launch(sweep_stored, factors, part.blocks(c), None, inner, found, step, static)
                 losses[i] += float(found[:, inner].sum())
     return [(*own, loss) for own, loss in zip(mine, losses, strict=True)], theirs
 

@@ -17,7 +17,7 @@ import numpy as np
 import scipy.sparse as sp
 from numpy.typing import NDArray
 
-from fastfactor.folders import locking, read_folder, replace_content, write_arrays, writing, writing_array
+from fastfactor.folders import read_folder, replace_content, write_arrays, writing, writing_array
 from fastfactor.io.checking import as_stored
 from fastfactor.io.matrices import DAMAGE, check_archive, read_header
 from fastfactor.io.reading import MATRICES, Path_, Reading, read
@@ -30,6 +30,7 @@ from fastfactor.io.spilling import (
     pieces,
 )
 from fastfactor.io.tables import collect
+from fastfactor.locks import locking
 from fastfactor.manifest import GRID, Encoder, StoredArray, refer
 from fastfactor.matrix.disk_grid import Plan, describe
 from fastfactor.matrix.grid import Making

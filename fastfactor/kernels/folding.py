@@ -6,6 +6,7 @@ from numba import prange
 
 from fastfactor.kernels.compiling import kernel, parallel_kernel
 from fastfactor.kernels.losses import bounded, derivative
+from fastfactor.kernels.rivals import draw_rival
 from fastfactor.kernels.simd import load, store
 from fastfactor.kernels.update import approach, at_or_none, n_chunks, predict_entry
 
@@ -19,6 +20,17 @@ def fold_entry(factors, r, c, x, rate, shrink, place, prox, static):
         store(U, r, k, approach(shrink * load(U, r, k, static) - g * load(V, c, k, static), prox, 0), static)
     if static.biases:
         factors.row_bias[r] = approach(shrink * factors.row_bias[r] - g, prox, 0)
+
+
+@kernel
+def fold_pair(factors, r, c, d, x, rate, shrink, place, prox, static):
+    """Descend on the difference of entries (r, c) and (r, d) with the row's numbers alone."""
+    U, V = factors.U, factors.V
+    p = predict_entry(factors, r, c, static) - predict_entry(factors, r, d, static)
+    g = bounded(rate * derivative(static, place, x, p), place)
+    for k in range(n_chunks(U, static)):
+        apart = load(V, c, k, static) - load(V, d, k, static)
+        store(U, r, k, approach(shrink * load(U, r, k, static) - g * apart, prox, 0), static)
 
 
 @parallel_kernel
@@ -56,3 +68,24 @@ def fold_rows(factors, stored, regs, squares, n_updates, schedule, place, static
                     c = stored.indices[e]
                     rate = rates[at] / (regs.dtype.type(1) + rates[at] * squares[c])
                     fold_entry(factors, r, c, stored.targets[e], rate, shrink, place, at_or_none(proxes, at), static)
+
+
+@parallel_kernel
+def fold_rows_of_pairs(factors, stored, rivals, regs, squares, n_updates, schedule, place, static):
+    """Descend as `fold_rows` does, each entry against a column that each epoch of its row draws anew."""
+    rates, proxes = schedule
+    low, high, total = n_updates
+    n_entries = len(stored.indices)
+    for s in prange(len(stored.starts) - 1):
+        for r in range(stored.starts[s], stored.starts[s + 1]):
+            i, j = stored.indptr[r], stored.indptr[r + 1]
+            n_epochs = min(max(total // max(j - i, 1), low), high)
+            for t in range(n_epochs):
+                at = t * len(rates) // n_epochs
+                shrink = regs.dtype.type(1) - rates[at] * regs[r]
+                for e in range(i, j):
+                    c, d = stored.indices[e], draw_rival(rivals, t * n_entries + e, r)
+                    if d >= 0:
+                        rate = rates[at] / (regs.dtype.type(1) + rates[at] * (squares[c] + squares[d]))
+                        x, prox = stored.targets[e], at_or_none(proxes, at)
+                        fold_pair(factors, r, c, d, x, rate, shrink, place, prox, static)

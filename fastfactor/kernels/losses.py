@@ -93,12 +93,15 @@ class Traits(NamedTuple):
         Where values are standardised: L(s x, s p) is s**degree L(x, p).
     longest : float
         Unit of predictions that is not exceeded where values are not standardised: with the logarithm as link, 1.
+    pairs : bool
+        Whether p is the difference of the predictions for two columns of a row, x being 1.
     """
 
     domain: str = "numbers"
     centre: str = "origin"
     degree: float = 2.0
     longest: float = float("inf")
+    pairs: bool = False
 
 
 class Place(NamedTuple):
@@ -208,6 +211,7 @@ LOSSES = {
     "huber": Loss(huber_value, huber_derivative, _identity, "huber"),
     "logistic": Loss(logistic_value, logistic_derivative, compute_probability, "logistic"),
     "poisson": Loss(poisson_value, poisson_derivative, np.exp, "poisson"),
+    "bpr": Loss(logistic_value, logistic_derivative, _identity, "bpr"),
 }
 
 TRAITS = {
@@ -216,6 +220,7 @@ TRAITS = {
     "huber": Traits("numbers", "median", 2.0),
     "logistic": Traits("binary"),
     "poisson": Traits("counts", longest=1.0),
+    "bpr": Traits("binary", pairs=True),
 }
 
 LONGEST_STEP = 0.5  # of a prediction, per unit of squared factor length, for losses that are not standardised
@@ -260,9 +265,11 @@ def _value(static, place, x, p):
     if not isinstance(static, StaticType):
         return None
     function = find_loss(static.spec.loss).value
-    if isinstance(place, types.NoneType):
+    if isinstance(place, types.NoneType) and not static.spec.loss.startswith(USER_LOSS):
         return lambda static, place, x, p: function(x, p)
     dtype = p  # a function of the user's own may return another type
+    if isinstance(place, types.NoneType):
+        return lambda static, place, x, p: dtype(function(x, p))
     return lambda static, place, x, p: dtype(function(x, place[0] + place[1] * p)) * place[3]
 
 
@@ -271,9 +278,11 @@ def _derivative(static, place, x, p):
     if not isinstance(static, StaticType):
         return None
     function = find_loss(static.spec.loss).derivative
-    if isinstance(place, types.NoneType):
+    if isinstance(place, types.NoneType) and not static.spec.loss.startswith(USER_LOSS):
         return lambda static, place, x, p: function(x, p)
     dtype = p
+    if isinstance(place, types.NoneType):
+        return lambda static, place, x, p: dtype(function(x, p))
     return lambda static, place, x, p: dtype(function(x, place[0] + place[1] * p)) * place[2]
 
 

@@ -114,13 +114,6 @@ def add_to(M, r, factor, S, source, static):
 
 
 @kernel
-def store_row(M, r, S, source, static):
-    """M[r] = S[source]."""
-    for k in range(n_chunks(M, static)):
-        store(M, r, k, load(S, source, k, static), static)
-
-
-@kernel
 def begin(U, r, V, cols, targets, weights, ridge, S, p, static):
     """Set up the row's diagonal and its residual at U_r. Return what depends on U_r in the loss of its stored entries.
 

@@ -5,12 +5,14 @@ from __future__ import annotations
 from typing import Any, NamedTuple
 
 import numpy as np
-from numba import prange
+from numba import prange, types
+from numba.extending import overload
 
 from fastfactor.kernels.compiling import kernel, parallel_kernel
+from fastfactor.kernels.rivals import draw_rival, select_rivals
 from fastfactor.kernels.simd import prefetch
 from fastfactor.kernels.subnormals import flush_subnormals, restore_subnormals
-from fastfactor.kernels.update import Factors, Step, cut, n_chunks, update_entry, weight_of
+from fastfactor.kernels.update import Factors, Step, cut, n_chunks, update_entry, update_pair, weight_of
 
 # Inside a block the entries are sorted by row, and eight runs of it are walked in turn. Neighbouring updates then do
 # not wait for each other, while each run's factor row stays in the first-level cache (docs/performance.md).
@@ -59,22 +61,55 @@ def select_step(step, r0, r1, c0, c1):
         step.prox,
         cut(step.pace_u, r0, r1),
         cut(step.pace_v, c0, c1),
+        step.origin,
+        step.stretch,
     )
+
+
+@kernel
+def ask_for(factors, entries, i, static):
+    """Ask for the factors of entry i ahead of their use."""
+    entry = entries[i]
+    for k in range(n_chunks(factors.V, static)):
+        prefetch(factors.V, entry.col, k, static)
+        prefetch(factors.U, entry.row, k, static)
 
 
 @kernel
 def sweep_entry(factors, entries, i, step, static):
     """Update on entry i, having asked for the factors of a later one."""
-    later = entries[i + AHEAD]
-    for k in range(n_chunks(factors.V, static)):
-        prefetch(factors.V, later.col, k, static)
-        prefetch(factors.U, later.row, k, static)
+    ask_for(factors, entries, i + AHEAD, static)
     entry = entries[i]
     return update_entry(factors, entry.row, entry.col, entry.value, step, static, weight_of(entry))
 
 
 @kernel
-def sweep_block(factors, entries, start, stop, step, static):
+def sweep_pair(factors, entries, i, step, static, rivals):
+    """Update on entry i and the column it is held against, having asked for the factors of a later one."""
+    ask_for(factors, entries, i + AHEAD, static)
+    entry = entries[i]
+    rival = draw_rival(rivals, i, entry.row)
+    if rival < 0:
+        return step.lr - step.lr
+    return update_pair(factors, entry.row, entry.col, rival, entry.value, step, static, weight_of(entry))
+
+
+def visit(factors, entries, i, step, static, rivals):
+    """Update on entry i, or on the pair that it makes with one of the `rivals`."""
+    if rivals is None:
+        return sweep_entry(factors, entries, i, step, static)
+    return sweep_pair(factors, entries, i, step, static, rivals)
+
+
+@overload(visit, inline="always")
+def _visit(factors, entries, i, step, static, rivals):
+    if isinstance(rivals, types.NoneType):
+        return lambda factors, entries, i, step, static, rivals: sweep_entry(factors, entries, i, step, static)
+    return lambda factors, entries, i, step, static, rivals: sweep_pair(factors, entries, i, step, static, rivals)
+
+
+@kernel
+def sweep_block(factors, entries, start, stop, step, static, rivals):
     """Update on each entry of a block once, `RUNS` runs in turn. Return the sum of their losses.
 
     Eight losses at a time are summed in their own precision, which is cheaper than to widen each.
@@ -84,17 +119,19 @@ def sweep_block(factors, entries, start, stop, step, static):
     for i in range(start, start + length):
         part = step.lr - step.lr
         for j in range(RUNS):
-            part += sweep_entry(factors, entries, i + j * length, step, static)
+            part += visit(factors, entries, i + j * length, step, static, rivals)
         loss += part
     for i in range(start + RUNS * length, stop):
-        loss += sweep_entry(factors, entries, i, step, static)
+        loss += visit(factors, entries, i, step, static, rivals)
     restore_subnormals(before)
     return loss
 
 
 @parallel_kernel
-def sweep_stored(factors, blocks, diagonals, losses, step, static):
+def sweep_stored(factors, blocks, rivals, diagonals, losses, step, static):
     """Visit the blocks of the given diagonals; block (b, b + d) adds its loss to losses[b, d].
+
+    Each entry is an update of its own where `rivals` is None, else one of the pair that it makes with a rival.
 
     The blocks of one diagonal touch disjoint factors, and each is walked in a fixed order by one thread: the result is
     the same, bit for bit, for any number of threads.
@@ -108,7 +145,8 @@ def sweep_stored(factors, blocks, diagonals, losses, step, static):
             factors_here = select_stripes(factors, r0, r1, c0, c1)
             start, stop = blocks.offsets[B * b + c], blocks.offsets[B * b + c + 1]
             step_here = select_step(step, r0, r1, c0, c1)
-            losses[b, d] = sweep_block(factors_here, blocks.entries, start, stop, step_here, static)
+            rivals_here = select_rivals(rivals, r0, r1, c0, c1)
+            losses[b, d] = sweep_block(factors_here, blocks.entries, start, stop, step_here, static, rivals_here)
 
 
 @kernel

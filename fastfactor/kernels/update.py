@@ -1,4 +1,4 @@
-"""The step on one entry: the only copy of the update equation (docs/derivation.md, equation 4)."""
+"""The step on one entry, or on two of a row: the only copy of the update equations (docs/derivation.md, 4 and 13)."""
 
 from __future__ import annotations
 
@@ -43,6 +43,9 @@ class Step(NamedTuple):
         compiles to nothing, where there is neither an L1 penalty nor a bound.
     pace_u, pace_v : array or None
         The steps of single rows and columns over `lr`; None, which compiles to nothing, where all have the same.
+    origin, stretch : float or None
+        The loss of a user's own sees origin + stretch p, its derivative being multiplied by `lr` alone: what is left of
+        a place where no step has to be cut off. None, which compiles to nothing, for any other loss.
     """
 
     lr: Any
@@ -52,6 +55,8 @@ class Step(NamedTuple):
     prox: Any = None
     pace_u: Any = None
     pace_v: Any = None
+    origin: Any = None
+    stretch: Any = None
 
 
 def at(numbers, i):
@@ -92,6 +97,18 @@ def _approach_of(v, prox, side):
     if isinstance(prox, types.NoneType):
         return lambda v, prox, side: v
     return lambda v, prox, side: _approach(v, prox[side], prox[side + 2])
+
+
+def stretched(p, origin, stretch):
+    """Return origin + stretch p, or `p` where there is neither."""
+    return p if stretch is None else origin + stretch * p
+
+
+@overload(stretched, inline="always")
+def _stretched(p, origin, stretch):
+    if isinstance(stretch, types.NoneType):
+        return lambda p, origin, stretch: p
+    return lambda p, origin, stretch: origin + stretch * p
 
 
 def at_or_none(numbers, i):
@@ -156,7 +173,7 @@ def update_entry(factors, r, c, x, step, static, weight=None):
     `weight` multiplies the loss, not the penalties; None means 1.
     """
     U, V = factors.U, factors.V
-    p = predict_entry(factors, r, c, static)
+    p = stretched(predict_entry(factors, r, c, static), step.origin, step.stretch)
     g = bounded(step.lr * weigh(derivative(static, step.place, x, p), weight), step.place)
     shrink_u, shrink_v = at(step.shrink_u, r), at(step.shrink_v, c)
     gu, gv = weigh(g, at_or_none(step.pace_u, r)), weigh(g, at_or_none(step.pace_v, c))
@@ -167,4 +184,24 @@ def update_entry(factors, r, c, x, step, static, weight=None):
     if static.biases:
         factors.row_bias[r] = approach(shrink_u * factors.row_bias[r] - gu, step.prox, 0)
         factors.col_bias[c] = approach(shrink_v * factors.col_bias[c] - gv, step.prox, 1)
+    return weigh(value(static, step.place, x, p), weight)
+
+
+@kernel
+def update_pair(factors, r, c, d, x, step, static, weight=None):
+    """Descend on the entries (r, c) and (r, d) by the loss of the difference of their predictions (equation 13).
+
+    All three rows of factors step from their old values. Returns the loss before.
+    """
+    U, V = factors.U, factors.V
+    p = predict_entry(factors, r, c, static) - predict_entry(factors, r, d, static)
+    g = bounded(step.lr * weigh(derivative(static, step.place, x, p), weight), step.place)
+    shrink_u, shrink_c, shrink_d = at(step.shrink_u, r), at(step.shrink_v, c), at(step.shrink_v, d)
+    gu = weigh(g, at_or_none(step.pace_u, r))
+    gc, gd = weigh(g, at_or_none(step.pace_v, c)), weigh(g, at_or_none(step.pace_v, d))
+    for k in range(n_chunks(U, static)):
+        u, v, w = load(U, r, k, static), load(V, c, k, static), load(V, d, k, static)
+        store(U, r, k, approach(shrink_u * u - gu * (v - w), step.prox, 0), static)
+        store(V, c, k, approach(shrink_c * v - gc * u, step.prox, 1), static)
+        store(V, d, k, approach(shrink_d * w + gd * u, step.prox, 1), static)
     return weigh(value(static, step.place, x, p), weight)

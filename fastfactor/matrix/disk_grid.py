@@ -41,7 +41,7 @@ class DiskGrid(Grid):
     upcoming: list[int] = field(default_factory=list, compare=False)
     sound: set[int] = field(default_factory=set, compare=False)
 
-    def begin_epoch(self, order: NDArray[np.int64]) -> None:
+    def begin_epoch(self, epoch: int, order: NDArray[np.int64]) -> None:
         """Take note of the order in which the diagonals will be swept, and have the first one read."""
         self.upcoming[:] = order.tolist()
         self._ask(self.upcoming[0])

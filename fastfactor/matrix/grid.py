@@ -104,14 +104,14 @@ class Grid:
         """Shape of the matrix."""
         return len(self.row_order), len(self.col_order)
 
-    def begin_epoch(self, order: NDArray[np.int64]) -> None:
-        """Hear in which order the diagonals will be asked for; what lies in memory has nothing to prepare."""
+    def begin_epoch(self, epoch: int, order: NDArray[np.int64]) -> None:
+        """Hear which epoch begins, and in which order it will ask for diagonals; here there is nothing to prepare."""
 
     def sweep(
         self, factors: Factors, diagonals: NDArray[np.int64], losses: NDArray[np.float64], step: Step, static: Any
     ) -> None:
         """Update on the entries of some diagonals; `losses` (B, B) gets the sum of each block's losses."""
-        launch(sweep_stored, factors, self.blocks, diagonals, losses, step, static)
+        launch(sweep_stored, factors, self.blocks, None, diagonals, losses, step, static)
 
 
 @dataclass(frozen=True)
@@ -161,8 +161,8 @@ class DenseGrid:
         """Shape of the matrix."""
         return self.A.shape
 
-    def begin_epoch(self, order: NDArray[np.int64]) -> None:
-        """Hear in which order the diagonals will be asked for; what lies in memory has nothing to prepare."""
+    def begin_epoch(self, epoch: int, order: NDArray[np.int64]) -> None:
+        """Hear which epoch begins, and in which order it will ask for diagonals; here there is nothing to prepare."""
 
     def sweep(
         self, factors: Factors, diagonals: NDArray[np.int64], losses: NDArray[np.float64], step: Step, static: Any

@@ -6,12 +6,13 @@ import math
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from fastfactor.kernels.simd import Spec
+from fastfactor.kernels.simd import Spec, Static
 from fastfactor.kernels.update import Factors
 from fastfactor.matrix.disk_grid import lay_out
 from fastfactor.matrix.grid import DenseGrid, Grid, Held, Making, count_entries
@@ -29,7 +30,7 @@ from fastfactor.solvers.schedule import (
     weigh_by_frequency,
 )
 from fastfactor.solvers.selection import FIRST_PENALTY, MIN_HELD, choose_epochs, choose_penalty
-from fastfactor.solvers.sgd import Run, Sweepable, fit_factors
+from fastfactor.solvers.sgd import Run, Sweepable, compute_loss, fit_factors
 from fastfactor.solvers.standard import Standard
 from fastfactor.solvers.warm import Start
 
@@ -100,9 +101,10 @@ class Task:
         l1 = [penalty / self.standard.l1_unit for penalty in self.options.l1_penalty]
         return np.array([*l1, *(0.0 if bounded else -np.inf for bounded in self.options.nonnegative)])
 
-    def run(self, grid: Sweepable, schedule: Schedule, penalty: Penalty, validation: Held | None) -> Run:
-        """Return a run on `grid` with these choices."""
-        options = self.options
+    def run(self, grid: Sweepable, schedule: Schedule, penalty: Penalty, held: Held | None) -> Run:
+        """Return a run on `grid` with these choices, judged by the entries that are `held`."""
+        options, place = self.options, self.standard.place_in(self.dtype)
+        judge = None if held is None else partial(compute_loss, held=held, place=place, static=Static(self.spec))
 
         def draw() -> Factors:
             level = self.standard.level if self.start is None else 0.0
@@ -116,15 +118,16 @@ class Task:
             schedule=schedule,
             penalty=penalty,
             draw=draw,
-            validation=validation,
+            validation=judge,
             seed=options.seed,
             deadline=self.started + options.max_seconds,
             callback=options.callback,
             started=self.started,
-            place=self.standard.place_in(self.dtype),
+            place=place,
             prox=self.prox(),
             baseline=self.standard.baseline,
             pace=self.pace(grid),
+            gentle=self.standard.gentle,
             journal=self.journal,
         )
 

@@ -41,7 +41,7 @@ class Sweepable(Protocol):
     @property
     def col_order(self) -> NDArray[np.int64]: ...  # noqa: D102
 
-    def begin_epoch(self, order: NDArray[np.int64]) -> None: ...  # noqa: D102
+    def begin_epoch(self, epoch: int, order: NDArray[np.int64]) -> None: ...  # noqa: D102
     def sweep(  # noqa: D102
         self, factors: Factors, diagonals: NDArray[np.int64], losses: NDArray[np.float64], step: Step, static: Any
     ) -> None: ...
@@ -58,8 +58,8 @@ class Run:
     penalty : Penalty
     draw : callable
         () -> Factors to start from, the same each time.
-    validation : Held or None
-        Entries to judge each epoch by.
+    validation : callable or None
+        From factors to a validation loss; it judges each epoch.
     seed : int
         Of the order of the diagonals.
     deadline : float
@@ -78,6 +78,8 @@ class Run:
         Mean loss of predicting zero.
     pace : (array, array) or None
         Steps of single rows and columns over the schedule's, in the order and the dtype of the factors.
+    gentle : bool
+        Whether no step has to be cut off where there is a place.
     journal : Journal
         Of the fit that this run is a part of.
     trial : int
@@ -88,7 +90,7 @@ class Run:
     schedule: Schedule
     penalty: Penalty
     draw: Callable[[], Factors]
-    validation: Held | None = None
+    validation: Callable[[Factors], float] | None = None
     seed: int = 0
     deadline: float = float("inf")
     callback: Callable[[Epoch], Any] | None = None
@@ -98,6 +100,7 @@ class Run:
     prox: NDArray[Any] | None = None
     baseline: float = 1.0
     pace: tuple[NDArray[Any], NDArray[Any]] | None = None
+    gentle: bool = False
     journal: Journal = field(default_factory=Journal)
     trial: int = 0
 
@@ -137,15 +140,19 @@ def update_epoch(grid: Sweepable, factors: Factors, run: Run, epoch: int, static
     shrink_v = compute_shrink(lr if pace_v is None else lr * pace_v, run.penalty.cols, real)
     prox = None if run.prox is None else np.array(run.prox * np.array([lr, lr, 1, 1]), real)
     step = Step(real(lr), shrink_u, shrink_v, run.place, prox, pace_u, pace_v)
+    height = 1.0
+    if run.gentle and run.place is not None:
+        origin, stretch, slope, height = run.place
+        step = step._replace(lr=real(lr * slope), place=None, origin=origin, stretch=stretch)
     losses = np.zeros((B, B))
     order = np.random.default_rng([run.seed, 2, epoch]).permutation(B)
-    grid.begin_epoch(order)
+    grid.begin_epoch(epoch, order)
     n_launches = min(B, int(np.ceil(grid.n_entries * factors.U.shape[1] / _WORK_PER_LAUNCH)))
     for diagonals in np.array_split(order, n_launches):
         if time.perf_counter() > run.deadline:
             raise TimeoutError
         grid.sweep(factors, diagonals, losses, step, static)
-    return float(losses.sum()) / grid.n_entries
+    return float(losses.sum()) * float(height) / grid.n_entries
 
 
 class _Diverged(Exception):
@@ -161,7 +168,7 @@ def _is_sane(factors: Factors, n_entries: int) -> bool:
 
 def _descend(grid: Sweepable, run: Run, progress: Progress) -> Factors:
     """Run the rest of the epochs of a schedule; return the factors of the best one by validation, else of the last."""
-    static, held = Static(run.spec), run.validation
+    static, judge = Static(run.spec), run.validation
     n_epochs = run.stop_after or run.schedule.n_epochs
     while not run.journal.is_over(progress, n_epochs, run.callback):
         rate = run.schedule.rate(progress.epoch)
@@ -170,11 +177,11 @@ def _descend(grid: Sweepable, run: Run, progress: Progress) -> Factors:
         except TimeoutError:
             run.journal.stop()
             break
-        validation_loss = compute_loss(progress.factors, held, run.place, static) if held is not None else float("nan")
+        validation_loss = float("nan") if judge is None else judge(progress.factors)
         seconds = run.journal.seconds_before + time.perf_counter() - run.started
         where = (n_epochs, grid.n_entries, run.trial)
         progress.add(Epoch(progress.epoch + 1, seconds, rate, train_loss, validation_loss, *where))
-        judged = train_loss if held is None else max(train_loss, validation_loss)
+        judged = train_loss if judge is None else max(train_loss, validation_loss)
         if not judged - run.baseline < (_EXPLODED - 1) * (abs(run.baseline) or 1.0):  # also when it is NaN
             raise _Diverged
         run.journal.note(progress)

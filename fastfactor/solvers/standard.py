@@ -9,12 +9,15 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.optimize import brentq
 
-from fastfactor.kernels.losses import Place, find_traits, sum_at_constant
+from fastfactor.kernels.losses import LOSSES, Place, find_traits, sum_at_constant
 from fastfactor.kernels.simd import Spec, Static
 
 _SAMPLE = 200_000  # values that decide about units
 _NORMAL = 1.4826  # standard deviation of normal numbers over the median of their moduli
 _DOUBLINGS = 200
+_LOOKS = 65  # values at which the growth of a derivative is looked at
+_DISTANCES = (-1000.0, -100.0, -10.0, -1.0, 1.0, 10.0, 100.0, 1000.0)  # of predictions from the origin, in units
+_GENTLE = 4.0  # times the slope of the squared loss's derivative: steps of a tenth do not yet overshoot
 _CHANGE = 0.1  # of the derivative, over its root mean square, that a difference must see to count as a curvature
 
 
@@ -36,6 +39,8 @@ class Standard:
         Mean loss of predicting `shift`, in units of `loss_unit`.
     level : number
         What the first predictions are about: the mean of the standardised values.
+    gentle : bool
+        Whether steps need no cut-off, as the derivative grows no faster than that of a squared loss.
     """
 
     shift: Any
@@ -45,6 +50,7 @@ class Standard:
     place: Place | None = None
     baseline: float = 1.0
     level: Any = 0.0
+    gentle: bool = False
 
     @property
     def penalty_unit(self) -> float:
@@ -132,6 +138,21 @@ class _Constants:
         return 0.0
 
 
+def _is_gentle(loss: str, values: NDArray[Any], place: Place) -> bool:
+    """Whether the derivative, in units of the fit, grows no faster than a few times that of the squared loss.
+
+    Seen at the smallest, the largest and some other values, for predictions up to a thousand units from the origin.
+    """
+    few = np.sort(values)[np.linspace(0, len(values) - 1, _LOOKS).astype(np.int64)]
+    at_origin = np.array([_Constants(loss, few[i : i + 1]).slope(place.origin) for i in range(len(few))])
+    for distance in _DISTANCES:
+        p = place.origin + place.scale * distance
+        slopes = np.array([_Constants(loss, few[i : i + 1]).slope(p) for i in range(len(few))])
+        if not (np.abs(slopes - at_origin) * place.slope <= _GENTLE * abs(distance)).all():  # also when it is NaN
+            return False
+    return True
+
+
 def _standardise_at_origin(loss: str, values: NDArray[Any], centred: bool, labels: tuple[Any, float]) -> Standard:
     """Measure predictions from the best constant, in steps in which the loss has the size of a squared one.
 
@@ -149,7 +170,8 @@ def _standardise_at_origin(loss: str, values: NDArray[Any], centred: bool, label
     scale = min(size / curvature if curvature > 0 else 1.0, find_traits(loss).longest)
     curvature = (size or 1.0) / scale
     place = Place(origin, scale, 1 / (curvature * scale), 1 / (curvature * scale**2))
-    return Standard(origin, scale, curvature, labels, place, value * place.height)
+    gentle = loss not in LOSSES and _is_gentle(loss, constants.values, place)
+    return Standard(origin, scale, curvature, labels, place, value * place.height, gentle=gentle)
 
 
 def _standardise_robustly(loss: str, values: NDArray[Any], centred: bool) -> Standard:

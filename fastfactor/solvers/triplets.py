@@ -28,6 +28,7 @@ Array = NDArray[Any]
 
 GRAM_LIMIT = 1024  # a dense Gram matrix up to this order is formed,
 GRAM_SHARE = 64  # and up to this times k: for fewer vectors passes over the matrix cost less than the product;
+SHORT = 128  # up to this order the Gram matrix of any matrix is formed: it takes no more passes than the iteration
 LAPACK_LIMIT = 512  # up to this order LAPACK decomposes it faster than the iteration
 ORTHONORMAL = 1e-13  # what U^H U may differ from I by
 STEEP = 1e-5  # the least s / s_1 for which U = B V / s is orthonormal to within a small correction
@@ -112,7 +113,7 @@ def _find_subspace(operand: Operand, search: Search, rng: np.random.Generator, f
     """Return the wanted eigenpairs of B^H B, vectors as (n, k)."""
     size, is_dense = basis_size(search.k), isinstance(operand, DenseOperand)
     is_formed = is_dense and operand.n <= (min(GRAM_LIMIT, GRAM_SHARE * search.k) if search.largest else GRAM_LIMIT)
-    if size + 2 * BLOCK >= operand.n or (is_formed and (operand.n <= LAPACK_LIMIT or not search.largest)):
+    if max(size + 2 * BLOCK, SHORT) >= operand.n or (is_formed and (operand.n <= LAPACK_LIMIT or not search.largest)):
         return _decompose_gram(operand, search)
     basis = Basis(operand.n, size, operand.dtype, rng)
     request = Request(search.k, search.tol, search.max_passes, search.largest, size)

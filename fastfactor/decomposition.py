@@ -15,7 +15,8 @@ from fastfactor.handing import call_on_cluster, decompose_on_cluster, is_dask
 from fastfactor.matrix.centring import Centred, centre_columns
 from fastfactor.matrix.inputs import is_sparse
 from fastfactor.matrix.labelled import as_stored
-from fastfactor.matrix.operators import BLOCK, check_matrix, frobenius_norm, is_dense
+from fastfactor.matrix.operand import BLOCK
+from fastfactor.matrix.operators import check_matrix, frobenius_norm, is_dense
 from fastfactor.matrix.streaming import is_stream, measure_stream
 from fastfactor.matrix.structure import as_array, check_structure
 from fastfactor.options import check_integer

@@ -14,8 +14,10 @@ from numpy.typing import NDArray
 
 from fastfactor.blas import aligned_zeros, one_blas_thread, pad
 from fastfactor.matrix.centring import sum_squares
+from fastfactor.matrix.dense import DenseOperand
 from fastfactor.matrix.inputs import as_observations, is_sparse
-from fastfactor.matrix.operators import BLOCK, N_SLICES, DenseOperand, Operand, SparseOperand, find_largest
+from fastfactor.matrix.operand import BLOCK, N_SLICES, Operand, SparseOperand
+from fastfactor.matrix.values import find_largest
 from fastfactor.threads import using_threads
 
 Array = NDArray[Any]

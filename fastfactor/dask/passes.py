@@ -24,8 +24,9 @@ from fastfactor.dask.parts import (
 from fastfactor.dask.sources import as_parts
 from fastfactor.decomposition import as_components, as_search, certify, choose_precision
 from fastfactor.matrix.centring import centre, sum_columns
-from fastfactor.matrix.operators import Operand, invert, power_of_two
+from fastfactor.matrix.operand import Operand, invert
 from fastfactor.matrix.streaming import AdjointOperand
+from fastfactor.matrix.values import power_of_two
 from fastfactor.options import check_integer
 from fastfactor.results import PCAResult, SVDResult
 from fastfactor.solvers.dispatch import Decomposition, decompose_operand

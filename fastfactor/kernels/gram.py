@@ -14,7 +14,6 @@ from typing import Any, NamedTuple
 import numpy as np
 from numba import prange
 
-from fastfactor.kernels.basis import quad
 from fastfactor.kernels.compiling import kernel, parallel_kernel
 from fastfactor.kernels.simd import conj, load, store, zeros
 
@@ -33,14 +32,6 @@ class SparseRows(NamedTuple):
 
     indptr: Any
     indices: Any
-    values: Any
-    scale: Any
-    starts: Any
-
-
-class DenseRows(NamedTuple):
-    """A as a C-contiguous array; `scale` and `starts` as for `SparseRows`."""
-
     values: Any
     scale: Any
     starts: Any
@@ -137,39 +128,3 @@ def drain(G, Z, starts, q, static):
                 z = z + load(G[s], r, 0, static)
                 store(G[s], r, 0, zeros(Z, static), static)
             store(Z, r, q, z, static)
-
-
-@kernel
-def multiply_tile(A, r, V, q, static):
-    """Return A_r V, ..., A_{r+3} V, chunk q, of a dense A."""
-    y0, y1, y2, y3 = zeros(V, static), zeros(V, static), zeros(V, static), zeros(V, static)
-    r0, r1, r2, r3 = quad(r)
-    for c in range(np.uint64(A.values.shape[1])):
-        v = load(V, c, q, static)
-        y0 = y0 + V.dtype.type(A.scale * A.values[r0, c]) * v
-        y1 = y1 + V.dtype.type(A.scale * A.values[r1, c]) * v
-        y2 = y2 + V.dtype.type(A.scale * A.values[r2, c]) * v
-        y3 = y3 + V.dtype.type(A.scale * A.values[r3, c]) * v
-    return y0, y1, y2, y3
-
-
-@kernel
-def scatter_tile(A, r, y0, y1, y2, y3, G, static):
-    """Add A_r^H y0 + ... + A_{r+3}^H y3 to G, for a dense A."""
-    r0, r1, r2, r3 = quad(r)
-    for c in range(np.uint64(A.values.shape[1])):
-        g = load(G, c, 0, static)
-        g = g + conj(G.dtype.type(A.scale * A.values[r0, c])) * y0
-        g = g + conj(G.dtype.type(A.scale * A.values[r1, c])) * y1
-        g = g + conj(G.dtype.type(A.scale * A.values[r2, c])) * y2
-        g = g + conj(G.dtype.type(A.scale * A.values[r3, c])) * y3
-        store(G, c, 0, g, static)
-
-
-@parallel_kernel
-def add_gram_dense(A, X, G, static):
-    """Add A_s^H (A_s X) to G[s] for each slice s of rows, four rows at a time (slices are multiples of four)."""
-    for s in prange(len(A.starts) - 1):
-        for r in range(A.starts[s], A.starts[s + 1], 4):
-            y0, y1, y2, y3 = multiply_tile(A, r, X, 0, static)
-            scatter_tile(A, r, y0, y1, y2, y3, G[s], static)

@@ -65,6 +65,7 @@ class Static:
 
     def __init__(self, spec: Spec) -> None:
         self.spec = spec
+        self.numba_type = StaticType(spec)  # made once: a launch asks for it each time
         for name, value in spec._asdict().items():
             setattr(self, name, value)
 
@@ -82,7 +83,7 @@ register_model(StaticType)(models.OpaqueModel)
 
 @typeof_impl.register(Static)
 def _typeof_static(value, context):
-    return StaticType(value.spec)
+    return value.numba_type
 
 
 @unbox(StaticType)

@@ -10,17 +10,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fastfactor.matrix.inputs import is_sparse
+from fastfactor.matrix.operand import BLOCK, Operand
 from fastfactor.matrix.operators import (
-    BLOCK,
-    Operand,
     as_operand,
     check_finite_matrix,
-    find_largest,
     frobenius_norm,
-    power_of_two,
 )
 from fastfactor.matrix.streaming import as_stream, is_stream, measure_stream, walk_pieces
 from fastfactor.matrix.structure import widen_integers
+from fastfactor.matrix.values import find_largest, power_of_two
 
 Array = NDArray[Any]
 

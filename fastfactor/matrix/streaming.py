@@ -12,7 +12,8 @@ from numpy.typing import NDArray
 from fastfactor.kernels.gram import SparseRows
 from fastfactor.matrix.inputs import is_sparse
 from fastfactor.matrix.mapped import as_pages, is_mapped, walk_rows
-from fastfactor.matrix.operators import Operand, SparseOperand, find_largest, power_of_two
+from fastfactor.matrix.operand import Operand, SparseOperand
+from fastfactor.matrix.values import find_largest, power_of_two
 
 Array = NDArray[Any]
 

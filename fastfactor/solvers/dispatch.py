@@ -10,8 +10,10 @@ import scipy.linalg
 from numpy.typing import NDArray
 
 from fastfactor.blas import one_blas_thread
-from fastfactor.matrix.operators import Operand, as_operand, find_largest, power_of_two, to_dense
+from fastfactor.matrix.operand import Operand
+from fastfactor.matrix.operators import as_operand, to_dense
 from fastfactor.matrix.streaming import as_stream, is_stream
+from fastfactor.matrix.values import find_largest, power_of_two
 from fastfactor.solvers.tall import compute_phases
 from fastfactor.solvers.triplets import Search, find_triplets
 from fastfactor.threads import using_threads

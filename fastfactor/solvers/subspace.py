@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from fastfactor.blas import aligned_zeros, pad
 from fastfactor.kernels.basis import add_inner, collect, multiply, subtract, transform
-from fastfactor.matrix.operators import BLOCK, LANES, N_SLICES
+from fastfactor.matrix.operand import BLOCK, LANES, N_SLICES
 from fastfactor.solvers.tall import fixed_parts, rotate_rows
 from fastfactor.threads import launch
 

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from fastfactor.blas import aligned_empty, pad
 from fastfactor.kernels.basis import add_deviations, add_inner, find_pivots, multiply, rotate
-from fastfactor.matrix.operators import BLOCK, LANES
+from fastfactor.matrix.operand import BLOCK, LANES
 from fastfactor.threads import launch
 
 Array = NDArray[Any]

@@ -10,7 +10,8 @@ import scipy.linalg
 from numpy.typing import NDArray
 
 from fastfactor.blas import pad
-from fastfactor.matrix.operators import BLOCK, DeflatedOperand, DenseOperand, Operand
+from fastfactor.matrix.dense import DenseOperand
+from fastfactor.matrix.operand import BLOCK, DeflatedOperand, Operand
 from fastfactor.solvers.subspace import Basis, Request, Ritz, solve
 from fastfactor.solvers.tall import (
     find_phases,
@@ -26,7 +27,9 @@ from fastfactor.solvers.tall import (
 Array = NDArray[Any]
 
 GRAM_LIMIT = 1024  # a dense Gram matrix up to this order is formed,
-GRAM_SHARE = 64  # and up to this times k: for fewer vectors passes over the matrix cost less than the product
+GRAM_SHARE = 64  # and up to this times k: for fewer vectors passes over the matrix cost less than the product;
+SHORT = 128  # up to this order the Gram matrix of any matrix is formed: it takes no more passes than the iteration
+LAPACK_LIMIT = 512  # up to this order LAPACK decomposes it faster than the iteration
 ORTHONORMAL = 1e-13  # what U^H U may differ from I by
 STEEP = 1e-5  # the least s / s_1 for which U = B V / s is orthonormal to within a small correction
 MAX_LEVELS = 8  # deflations; each gains four decimal digits of s / s_1
@@ -108,14 +111,13 @@ def _refine(operand: Operand, found: Triplets, n_good: int, search: Search, rng:
 
 def _find_subspace(operand: Operand, search: Search, rng: np.random.Generator, first: Array | None) -> Ritz:
     """Return the wanted eigenpairs of B^H B, vectors as (n, k)."""
-    size = basis_size(search.k)
-    is_small = isinstance(operand, DenseOperand) and operand.n <= GRAM_LIMIT
-    if size + 2 * BLOCK >= operand.n or (is_small and not search.largest):
+    size, is_dense = basis_size(search.k), isinstance(operand, DenseOperand)
+    is_formed = is_dense and operand.n <= (min(GRAM_LIMIT, GRAM_SHARE * search.k) if search.largest else GRAM_LIMIT)
+    if max(size + 2 * BLOCK, SHORT) >= operand.n or (is_formed and (operand.n <= LAPACK_LIMIT or not search.largest)):
         return _decompose_gram(operand, search)
     basis = Basis(operand.n, size, operand.dtype, rng)
     request = Request(search.k, search.tol, search.max_passes, search.largest, size)
-    is_small = operand.n <= min(GRAM_LIMIT, GRAM_SHARE * search.k)
-    ritz = solve(_Gram(operand) if isinstance(operand, DenseOperand) and is_small else operand, request, basis, first)
+    ritz = solve(_Gram(operand) if is_formed else operand, request, basis, first)
     ritz.V = _orthonormalise(ritz.V, search.k)
     return ritz
 
@@ -123,7 +125,7 @@ def _find_subspace(operand: Operand, search: Search, rng: np.random.Generator, f
 class _Gram:
     """A small Gram matrix B^H B, formed once: passes over it are shorter than over B."""
 
-    def __init__(self, operand: DenseOperand) -> None:
+    def __init__(self, operand: Any) -> None:
         self.n, self.gram = operand.n, operand.gram()
 
     def add_gram(self, X: Array, G: Array) -> None:

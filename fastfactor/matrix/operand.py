@@ -1,0 +1,206 @@
+"""What the passes eat: an `Operand`, taller than wide; sparse, callable and deflated ones (dense.py: dense ones)."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.sparse.linalg import LinearOperator
+
+from fastfactor.blas import aligned_empty, aligned_zeros, pad
+from fastfactor.kernels.gram import (
+    SparseRows,
+    add_adjoint_sparse,
+    add_gram_sparse,
+    add_triplets_sparse,
+    certify_sparse,
+    drain,
+    multiply_sparse,
+)
+from fastfactor.kernels.simd import Spec, Static
+from fastfactor.matrix.values import check_finite, power_of_two
+from fastfactor.threads import launch
+
+BLOCK = 8  # columns that a pass works on
+LANES = Static(Spec(lanes=BLOCK, whole=False))
+N_SLICES = 2  # row slices of A, each with an accumulator of its own: more of them leave the caches
+
+Array = NDArray[Any]
+
+
+class Operand(ABC):
+    """A tall m x n matrix B, scaled: A itself, or its adjoint when A is wide.
+
+    Attributes
+    ----------
+    m, n : int
+        m >= n.
+    dtype : numpy.dtype
+        float64 or complex128: what its products are computed in.
+    scale : float
+        B is `scale` times what was handed in.
+    """
+
+    m: int
+    n: int
+    dtype: np.dtype[Any]
+    scale: float
+
+    @abstractmethod
+    def multiply(self, V: Array) -> Array:
+        """Return B V; V has a multiple of BLOCK columns."""
+
+    @abstractmethod
+    def adjoint(self, U: Array) -> Array:
+        """Return B^H U; U has a multiple of BLOCK columns."""
+
+    def add_gram(self, X: Array, G: Array) -> None:
+        """Add B^H B X, for a block X, to the accumulators G of shape (N_SLICES, rows, BLOCK)."""
+        G[0, : self.n] += self.adjoint(self.multiply(X[: self.n]))
+
+    def triplets(self, V: Array, s: Array) -> tuple[Array, Array]:
+        """Return U = B V / s and B^H U; columns where s is zero come out as zeros.
+
+        All three matrices have rows of zeros up to a multiple of four, and a multiple of BLOCK columns.
+        """
+        U, Z = np.zeros((pad(self.m, 4), V.shape[1]), V.dtype), np.zeros_like(V)
+        U[: self.m] = self.multiply(V[: self.n]) * invert(s)
+        Z[: self.n] = self.adjoint(U[: self.m])
+        return U, Z
+
+    def certify(self, V: Array, U: Array, s: Array) -> tuple[Array, Array]:
+        """Return the norms of the columns of B V - U s and of B^H U - V s, computed anew from B."""
+        return _norms(self.multiply(V) - U * s), _norms(self.adjoint(U) - V * s)
+
+
+def invert(s: Array) -> Array:
+    """Return 1 / s, and 0 for 0."""
+    return np.divide(1.0, s, out=np.zeros_like(s), where=s > 0.0)
+
+
+def drain_into(G: Array, Z: Array, n: int, q: int) -> None:
+    """Store the sum of G[s] over s as chunk q of the first n rows of Z, and make G zero."""
+    launch(drain, G, Z, np.linspace(0, n, 2 * N_SLICES + 1).astype(np.int64), q, LANES)
+
+
+def _norms(M: Array) -> Array:
+    return np.asarray(np.linalg.norm(M, axis=0), np.float64)
+
+
+class SparseOperand(Operand):
+    """Rows of a CSR matrix, walked by the fused kernels."""
+
+    def __init__(self, indptr: Array, indices: Array, values: Array, shape: tuple[int, int], scale: float) -> None:
+        self.m, self.n = shape
+        self.dtype = np.result_type(values.dtype, np.float64)
+        self.scale = scale
+        starts = np.searchsorted(indptr, np.linspace(0, indptr[-1], N_SLICES + 1)).astype(np.int64)
+        starts[0], starts[-1] = 0, self.m
+        self.rows = SparseRows(indptr, indices, values, np.float64(scale), starts)
+
+    def walk(self) -> Iterator[SparseRows]:
+        """Yield the rows, all at once."""
+        yield self.rows
+
+    def add_gram(self, X: Array, G: Array) -> None:
+        """Add B^H B X to G."""
+        for rows in self.walk():
+            launch(add_gram_sparse, rows, X, G, LANES)
+
+    def multiply(self, V: Array) -> Array:
+        """Return B V."""
+        U = np.empty((self.m, V.shape[1]), V.dtype)
+        for rows in self.walk():
+            for q in range(V.shape[1] // BLOCK):
+                launch(multiply_sparse, rows, V, U, q, LANES)
+        return U
+
+    def adjoint(self, U: Array) -> Array:
+        """Return B^H U."""
+        Z = np.empty((self.n, U.shape[1]), U.dtype)
+        G = aligned_zeros((N_SLICES, self.n, BLOCK), U.dtype)
+        for q in range(U.shape[1] // BLOCK):
+            for rows in self.walk():
+                launch(add_adjoint_sparse, rows, U, G, q, LANES)
+            drain_into(G, Z, self.n, q)
+        return Z
+
+    def triplets(self, V: Array, s: Array) -> tuple[Array, Array]:
+        """Return U = B V / s and B^H U, in one reading of B for each block."""
+        U, Z = aligned_empty((pad(self.m, 4), V.shape[1]), V.dtype), np.empty_like(V)
+        U[self.m :], Z[self.n :] = 0, 0
+        inverse = invert(s)[None, :].astype(V.dtype)
+        G = aligned_zeros((N_SLICES, self.n, BLOCK), V.dtype)
+        for q in range(V.shape[1] // BLOCK):
+            for rows in self.walk():
+                launch(add_triplets_sparse, rows, V, U, inverse, G, q, LANES)
+            drain_into(G, Z, self.n, q)
+        return U, Z
+
+    def certify(self, V: Array, U: Array, s: Array) -> tuple[Array, Array]:
+        """Return the norms of the columns of B V - U s and of B^H U - V s."""
+        width = V.shape[1]
+        found, values = np.zeros(width), s[None, :].astype(V.dtype)
+        Z, G = np.empty_like(V), aligned_zeros((N_SLICES, self.n, BLOCK), V.dtype)
+        for q in range(width // BLOCK):
+            for rows in self.walk():
+                squares = np.zeros((N_SLICES, 1, width), V.dtype)
+                launch(certify_sparse, rows, V, U, values, squares, G, q, LANES)
+                found += squares.sum(axis=(0, 1)).real
+            drain_into(G, Z, self.n, q)
+        return np.sqrt(found), _norms(Z - V * s)
+
+
+class CallableOperand(Operand):
+    """A LinearOperator, through matmat and rmatmat. The first product sets the scale."""
+
+    def __init__(self, A: LinearOperator, is_adjoint: bool) -> None:
+        self.forward, self.backward = (A.rmatmat, A.matmat) if is_adjoint else (A.matmat, A.rmatmat)
+        self.m, self.n = A.shape[::-1] if is_adjoint else A.shape
+        self.dtype = np.result_type(A.dtype, np.float64)
+        self.scale = 1.0
+
+    def fit_scale(self, rng: np.random.Generator) -> None:
+        """Choose the scale from the product with a random vector."""
+        size = float(np.abs(self.forward(rng.standard_normal((self.n, 1)).astype(self.dtype))).max())
+        check_finite(size)
+        self.scale = power_of_two(size)
+
+    def multiply(self, V: Array) -> Array:
+        """Return B V."""
+        return np.asarray(self.forward(V), self.dtype) * self.scale
+
+    def adjoint(self, U: Array) -> Array:
+        """Return B^H U."""
+        return np.asarray(self.backward(U), self.dtype) * self.scale
+
+
+class DeflatedOperand(Operand):
+    """B without the triplets that are known: (I - U U^H) B (I - V V^H), each product projected on the left.
+
+    What is left of B is then known to within rounding of its own norm, not of B's: the Gram operator of a graded
+    matrix loses its small singular values, that of the remainder does not.
+    """
+
+    def __init__(self, base: Operand, U: Array, V: Array) -> None:
+        self.base, self.U, self.V = base, U, V
+        self.m, self.n, self.dtype, self.scale = base.m, base.n, base.dtype, base.scale
+
+    def multiply(self, V: Array) -> Array:
+        """Return (I - U U^H) B V."""
+        return self._project(self.U, self.base.multiply(np.ascontiguousarray(self._project(self.V, V))))
+
+    def adjoint(self, U: Array) -> Array:
+        """Return (I - V V^H) B^H U."""
+        return self._project(self.V, self.base.adjoint(np.ascontiguousarray(U)))
+
+    def certify(self, V: Array, U: Array, s: Array) -> tuple[Array, Array]:
+        """Return the norms of the columns of B V - U s and of B^H U - V s, of B itself."""
+        return self.base.certify(V, U, s)
+
+    @staticmethod
+    def _project(Q: Array, X: Array) -> Array:
+        return np.asarray(X - Q @ (Q.conj().T @ X))

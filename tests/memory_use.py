@@ -12,7 +12,7 @@ import scipy.sparse as sp
 import fastfactor as ff
 from fastfactor.api import fit
 
-SHAPE, N_ENTRIES, RANK = (40_000, 3_000), 3_000_000, 16
+SHAPE, N_ENTRIES, RANK = (40_000, 3_000), 1_500_000, 16
 
 
 def make_entries():

@@ -75,7 +75,7 @@ def _check_ids(exclude: Labelled, model: Factorization) -> None:
 def _as_seen(exclude: Any, positions: NDArray[np.int64], shape: tuple[int, int]) -> Seen:
     if exclude is None:
         none = np.zeros(len(positions), np.int64)
-        return Seen(none[:0], none, none)
+        return Seen(np.zeros(0, np.int32), none, none)
     if not is_sparse(exclude):
         raise TypeError(f"exclude must be a scipy.sparse matrix, what was read, or None, got {type(exclude).__name__}")
     if exclude.shape != shape:

@@ -182,7 +182,7 @@ def warmup(ranks: Sequence[int], loss: str, dtype: str, threads: int | None, as_
 
     talk = Talk(as_json, quiet)
     rng = np.random.default_rng(0)
-    rows, cols = np.nonzero(rng.random((60, 40)) < 0.5)
+    rows, cols = np.nonzero(rng.random((60, 600)) < 0.1)
     values = (rng.random(len(rows)) < 0.5).astype(np.float32)  # fits the domain of every loss
     seconds = {}
     for rank in ranks:
@@ -197,7 +197,8 @@ def warmup(ranks: Sequence[int], loss: str, dtype: str, threads: int | None, as_
             }
             model = fit_model((rows, cols, values), rank, regularization=0.1, **options)
         model.predict([0], [0])
-        model.recommend([0], 1)
+        for some in (range(1), range(60)):  # few rows and many take different ways
+            model.recommend(some, 1)
         seconds[str(rank)] = time.perf_counter() - started
         talk.log(f"rank {rank}: {seconds[str(rank)]:.1f} s")
     talk.result({"seconds": seconds, "loss": loss, "dtype": dtype})

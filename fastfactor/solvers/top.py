@@ -55,7 +55,7 @@ def select_top(
     m, threads = len(positions), count_threads(n_threads)
     found = min(n, len(right))
     cols, values = np.full((m, n), -1), np.full((m, n), np.nan, right.dtype)
-    right = np.ascontiguousarray(right)
+    right, indices = _lock(np.ascontiguousarray(right)), _lock(seen.indices)
     search = _prepare(right, m, found, threads)
     block = _choose_block(m, found)
 
@@ -65,13 +65,20 @@ def select_top(
         rows[:, : left.shape[1]] = left[positions[part]]
         shape = (len(rows), found)
         top = Top(np.empty(shape), np.empty(shape, np.int64), np.zeros(len(rows), np.int64))
-        search(rows, Seen(seen.indices, seen.starts[part], seen.stops[part]), top)
+        search(rows, Seen(indices, seen.starts[part], seen.stops[part]), top)
         sort_top(top)
         cols[part, :found], values[part, :found] = top.cols, top.scores
 
     with one_blas_thread():
         run_in_threads(work, range(0, m if found else 0, block), threads)
     return cols, values
+
+
+def _lock(array: Array) -> Array:
+    """Return a view that cannot be written, as what a model on disk gives is: one type of array, one compilation."""
+    view = array.view()
+    view.flags.writeable = False
+    return view
 
 
 def _choose_block(m: int, n: int) -> int:

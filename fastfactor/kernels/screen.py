@@ -119,12 +119,11 @@ def measure(vectors, start, stop, lengths):
 
 @kernel
 def encode_tile(columns, coded, t, width):
-    """Fill tile t, the `width` columns from coded.order[t * width] on."""
-    first, largest, longest = t * width, 0.0, 0.0
+    """Fill tile t, but for its length, with the `width` columns from coded.order[t * width] on."""
+    first, largest = t * width, 0.0
     last = min(first + width, len(coded.order))
     for i in range(first, last):
-        v = columns[coded.order[i]]
-        largest, longest = max(largest, largest_of(v)), max(longest, length_of(v))
+        largest = max(largest, largest_of(columns[coded.order[i]]))
     scale, worst = largest / LARGEST, 0.0
     inverse = invert(scale)
     for i in range(first, last):
@@ -134,7 +133,7 @@ def encode_tile(columns, coded, t, width):
             error += (np.float64(v[q]) - scale * code) ** 2
             put(coded.codes, i, q, code)
         worst = max(worst, np.sqrt(error))
-    coded.scales[t], coded.lengths[t], coded.errors[t] = scale, longest, worst
+    coded.scales[t], coded.errors[t] = scale, worst
 
 
 @kernel

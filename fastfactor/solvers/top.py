@@ -134,7 +134,8 @@ def _encode(right: Array, lengths: Array, threads: int) -> CodedColumns:
     """Return the columns as integers, the longest first."""
     n_tiles = -(-len(right) // _WIDTH)
     codes = aligned_zeros(shape_of_columns(n_tiles * _WIDTH, pad(right.shape[1], GROUP)), COLUMN_CODE)
-    columns = CodedColumns(codes, np.argsort(-lengths, kind="stable"), *np.zeros((3, n_tiles)))
+    order = np.argsort(-lengths, kind="stable")
+    columns = CodedColumns(codes, order, np.empty(n_tiles), lengths[order[::_WIDTH]], np.empty(n_tiles))
 
     def work(part: slice) -> None:
         for t in range(part.start, part.stop):

@@ -1,5 +1,8 @@
 """Work on tall matrices: project on a basis Q, subtract from it, orthonormalise a block, rotate; inner products.
 
+A tall matrix lies in blocks of columns: Q[b, r, j] is row r of column b width + j. A Krylov basis has blocks of
+`static.lanes` columns, each of which streams through the caches by itself; a matrix in C order is one wide block.
+
 Rows are taken four at a time, so that each small matrix is read once for four rows, and in fixed slices with their own
 partial sums, so that results do not depend on the number of threads. The slices' boundaries `starts`
 are multiples of four; rows of zeros at the end change nothing.
@@ -13,6 +16,8 @@ from numba import prange
 from fastfactor.kernels.compiling import kernel, parallel_kernel
 from fastfactor.kernels.simd import conj, load, store, zeros
 
+TILE = 64  # rows of a block that are read before the next block's: with fewer, too many streams take turns
+
 
 @kernel
 def quad(r):
@@ -22,40 +27,71 @@ def quad(r):
 
 
 @kernel
-def add_products(Q, lo, hi, r, w0, w1, w2, w3, C, q, static):
-    """C[p] += sum_i conj(Q[r + i, p]) w_i for p in lo:hi, chunk q of C."""
-    r0, r1, r2, r3 = quad(r)
-    for p in range(np.uint64(lo), np.uint64(hi)):
-        c = load(C, p, q, static)
-        c = c + conj(Q[r0, p]) * w0
-        c = c + conj(Q[r1, p]) * w1
-        c = c + conj(Q[r2, p]) * w2
-        c = c + conj(Q[r3, p]) * w3
-        store(C, p, q, c, static)
+def columns_of(Q, b):
+    """Return how many columns block b has, and the number of its first."""
+    width = np.uint64(Q.shape[2])
+    return width, np.uint64(b) * width
 
 
 @kernel
-def combine(Q, lo, hi, r, C, q, static):
-    """Return sum_p Q[r + i, p] C[p] for i = 0..3 and p in lo:hi, chunk q of C."""
+def load_quad(M, r, q, static):
+    """Return rows r to r + 3 of chunk q of M."""
+    return load(M, r, q, static), load(M, r + 1, q, static), load(M, r + 2, q, static), load(M, r + 3, q, static)
+
+
+@kernel
+def store_quad(M, r, q, w0, w1, w2, w3, static):
+    """Store rows r to r + 3 of chunk q of M."""
+    store(M, r, q, w0, static)
+    store(M, r + 1, q, w1, static)
+    store(M, r + 2, q, w2, static)
+    store(M, r + 3, q, w3, static)
+
+
+@kernel
+def add_products(Q, b, r, w0, w1, w2, w3, C, q, static):
+    """C[p] += sum_i conj(Q[b, r + i, j]) w_i for the columns p of block b, chunk q of C."""
+    b, (width, first), (r0, r1, r2, r3) = np.uint64(b), columns_of(Q, b), quad(r)
+    for j in range(width):
+        c = load(C, first + j, q, static)
+        c = c + conj(Q[b, r0, j]) * w0
+        c = c + conj(Q[b, r1, j]) * w1
+        c = c + conj(Q[b, r2, j]) * w2
+        c = c + conj(Q[b, r3, j]) * w3
+        store(C, first + j, q, c, static)
+
+
+@kernel
+def add_combined(Q, b, r, C, q, w0, w1, w2, w3, static):
+    """Return w_i + sum_p Q[b, r + i, j] C[p] for i = 0..3 and the columns p of block b, chunk q of C."""
+    b, (width, first), (r0, r1, r2, r3) = np.uint64(b), columns_of(Q, b), quad(r)
+    for j in range(width):
+        c = load(C, first + j, q, static)
+        w0 = w0 + Q[b, r0, j] * c
+        w1 = w1 + Q[b, r1, j] * c
+        w2 = w2 + Q[b, r2, j] * c
+        w3 = w3 + Q[b, r3, j] * c
+    return w0, w1, w2, w3
+
+
+@kernel
+def combine(Q, n_blocks, r, C, q, static):
+    """Return sum_p Q[r + i, p] C[p] for i = 0..3 and the columns p of the first blocks, chunk q of C."""
     w0, w1, w2, w3 = zeros(C, static), zeros(C, static), zeros(C, static), zeros(C, static)
-    r0, r1, r2, r3 = quad(r)
-    for p in range(np.uint64(lo), np.uint64(hi)):
-        c = load(C, p, q, static)
-        w0 = w0 + Q[r0, p] * c
-        w1 = w1 + Q[r1, p] * c
-        w2 = w2 + Q[r2, p] * c
-        w3 = w3 + Q[r3, p] * c
+    for b in range(n_blocks):
+        w0, w1, w2, w3 = add_combined(Q, b, r, C, q, w0, w1, w2, w3, static)
     return w0, w1, w2, w3
 
 
 @parallel_kernel
-def collect(G, W, Q, head, lo, hi, starts, C, S, signs, static):
-    """W = sum of G[s], which become zero; C[t] = Q_t^H W_t for each slice t of rows and columns :head and lo:hi of Q.
+def collect(G, Q, head, lo, hi, starts, C, S, signs, static):
+    """Block hi of Q = W, the sum of G[s], which become zero; C[t] = Q_t^H W_t for rows t, blocks :head and lo:hi.
 
-    On the way the sketch S, which is Q signs, takes in the last block of columns before hi.
+    On the way the sketch S[0], which is Q signs, takes in block hi - 1.
     """
     for t in prange(len(starts) - 1):
-        C[t] = 0
+        W, C_t, S_t = Q[hi], C[t], S[0]
+        C_t[:] = 0
         for r in range(starts[t], starts[t + 1], 4):
             for i in range(r, r + 4):
                 w = zeros(W, static)
@@ -63,90 +99,82 @@ def collect(G, W, Q, head, lo, hi, starts, C, S, signs, static):
                     w = w + load(G[s], i, 0, static)
                     store(G[s], i, 0, zeros(W, static), static)
                 store(W, i, 0, w, static)
-            w0, w1 = load(W, r, 0, static), load(W, r + 1, 0, static)
-            w2, w3 = load(W, r + 2, 0, static), load(W, r + 3, 0, static)
-            add_products(Q, 0, head, r, w0, w1, w2, w3, C[t], 0, static)
-            add_products(Q, lo, hi, r, w0, w1, w2, w3, C[t], 0, static)
-            s0, s1, s2, s3 = combine(Q, hi - static.lanes, hi, r, signs, 0, static)
-            store(S, r, 0, load(S, r, 0, static) + s0, static)
-            store(S, r + 1, 0, load(S, r + 1, 0, static) + s1, static)
-            store(S, r + 2, 0, load(S, r + 2, 0, static) + s2, static)
-            store(S, r + 3, 0, load(S, r + 3, 0, static) + s3, static)
+            w0, w1, w2, w3 = load_quad(W, r, 0, static)
+            for b in range(head):
+                add_products(Q, b, r, w0, w1, w2, w3, C_t, 0, static)
+            for b in range(lo, hi):
+                add_products(Q, b, r, w0, w1, w2, w3, C_t, 0, static)
+            s0, s1, s2, s3 = load_quad(S_t, r, 0, static)
+            s0, s1, s2, s3 = add_combined(Q, hi - 1, r, signs, 0, s0, s1, s2, s3, static)
+            store_quad(S_t, r, 0, s0, s1, s2, s3, static)
 
 
 @parallel_kernel
-def subtract(W, Q, head, lo, hi, D, starts, S, K, M, static):
-    """W -= Q D, of columns :head and lo:hi; then K[t] = S_t^H W_t and M[t] = W_t^H W_t."""
+def subtract(Q, head, lo, hi, D, starts, S, K, M, static):
+    """Block hi of Q, called W, -= Q D, of blocks :head and lo:hi; then K[t] = S_t^H W_t and M[t] = W_t^H W_t."""
     for t in prange(len(starts) - 1):
-        K[t] = 0
-        M[t] = 0
+        W, K_t, M_t = Q[hi : hi + 1], K[t], M[t]
+        K_t[:] = 0
+        M_t[:] = 0
         for r in range(starts[t], starts[t + 1], 4):
-            d0, d1, d2, d3 = combine(Q, lo, hi, r, D, 0, static)
-            e0, e1, e2, e3 = combine(Q, 0, head, r, D, 0, static)
-            w0, w1 = load(W, r, 0, static) - (d0 + e0), load(W, r + 1, 0, static) - (d1 + e1)
-            w2, w3 = load(W, r + 2, 0, static) - (d2 + e2), load(W, r + 3, 0, static) - (d3 + e3)
-            store(W, r, 0, w0, static)
-            store(W, r + 1, 0, w1, static)
-            store(W, r + 2, 0, w2, static)
-            store(W, r + 3, 0, w3, static)
-            add_products(S, 0, static.lanes, r, w0, w1, w2, w3, K[t], 0, static)
-            add_products(W, 0, static.lanes, r, w0, w1, w2, w3, M[t], 0, static)
+            d0, d1, d2, d3 = combine(Q, head, r, D, 0, static)
+            for b in range(lo, hi):
+                d0, d1, d2, d3 = add_combined(Q, b, r, D, 0, d0, d1, d2, d3, static)
+            w0, w1, w2, w3 = load_quad(W[0], r, 0, static)
+            w0, w1, w2, w3 = w0 - d0, w1 - d1, w2 - d2, w3 - d3
+            store_quad(W[0], r, 0, w0, w1, w2, w3, static)
+            add_products(S, 0, r, w0, w1, w2, w3, K_t, 0, static)
+            add_products(W, 0, r, w0, w1, w2, w3, M_t, 0, static)
 
 
 @parallel_kernel
-def transform(W, T, X, Q, p, starts, M, static):
-    """X = W T, also stored as the columns of Q from p on; M[t] = X_t^H X_t. X may be W."""
+def transform(Q, b, T, starts, M, static):
+    """Block b of Q, called X, = X T; M[t] = X_t^H X_t."""
     for t in prange(len(starts) - 1):
-        M[t] = 0
+        X, M_t = Q[b : b + 1], M[t]
+        M_t[:] = 0
         for r in range(starts[t], starts[t + 1], 4):
-            w0, w1, w2, w3 = combine(W, 0, static.lanes, r, T, 0, static)
-            store(X, r, 0, w0, static)
-            store(X, r + 1, 0, w1, static)
-            store(X, r + 2, 0, w2, static)
-            store(X, r + 3, 0, w3, static)
-            for i in range(r, r + 4):
-                Q[i, p : p + static.lanes] = X[i]
-            add_products(X, 0, static.lanes, r, w0, w1, w2, w3, M[t], 0, static)
+            x0, x1, x2, x3 = combine(X, 1, r, T, 0, static)
+            store_quad(X[0], r, 0, x0, x1, x2, x3, static)
+            add_products(X, 0, r, x0, x1, x2, x3, M_t, 0, static)
 
 
 @parallel_kernel
-def rotate(Q, p, Y, starts, tiles, static):
-    """Q[:, :Y.shape[1]] = Q[:, :p] Y, in place; tiles[t] are the four rows that slice t works on."""
+def rotate(Q, n_blocks, Y, starts, tiles, static):
+    """Q = Q Y of the first blocks, in place, as many columns as Y has; tiles[t] are four rows that slice t works on."""
     for t in prange(len(starts) - 1):
-        tile, width = tiles[t], Y.shape[1]
+        tile, width = tiles[t], Q.shape[2]
         for r in range(starts[t], starts[t + 1], 4):
-            for q in range(width // static.lanes):
-                w0, w1, w2, w3 = combine(Q, 0, p, r, Y, q, static)
-                store(tile, 0, q, w0, static)
-                store(tile, 1, q, w1, static)
-                store(tile, 2, q, w2, static)
-                store(tile, 3, q, w3, static)
-            for i in range(4):
-                Q[r + i, :width] = tile[i]
+            for q in range(Y.shape[1] // static.lanes):
+                w0, w1, w2, w3 = combine(Q, n_blocks, r, Y, q, static)
+                store_quad(tile, 0, q, w0, w1, w2, w3, static)
+            for b in range(Y.shape[1] // width):
+                for i in range(4):
+                    Q[b, r + i] = tile[i, b * width : (b + 1) * width]
 
 
 @parallel_kernel
-def multiply(Q, p, Y, V, starts, static):
-    """V = Q[:, :p] Y."""
+def multiply(Q, n_blocks, Y, V, starts, static):
+    """V = Q Y, of the first blocks."""
     for t in prange(len(starts) - 1):
         for r in range(starts[t], starts[t + 1], 4):
             for q in range(V.shape[1] // static.lanes):
-                w0, w1, w2, w3 = combine(Q, 0, p, r, Y, q, static)
-                store(V, r, q, w0, static)
-                store(V, r + 1, q, w1, static)
-                store(V, r + 2, q, w2, static)
-                store(V, r + 3, q, w3, static)
+                w0, w1, w2, w3 = combine(Q, n_blocks, r, Y, q, static)
+                store_quad(V, r, q, w0, w1, w2, w3, static)
 
 
 @parallel_kernel
-def add_inner(V, k, Z, starts, C, static):
-    """C[t] += V_t[:, :k]^H Z_t for each slice t of rows."""
+def add_inner(Q, n_blocks, Z, starts, C, static):
+    """C[t] += Q_t^H Z_t for each slice t of rows, and the first blocks of Q."""
     for t in prange(len(starts) - 1):
-        for r in range(starts[t], starts[t + 1], 4):
-            for q in range(C.shape[2] // static.lanes):
-                z0, z1 = load(Z, r, q, static), load(Z, r + 1, q, static)
-                z2, z3 = load(Z, r + 2, q, static), load(Z, r + 3, q, static)
-                add_products(V, 0, k, r, z0, z1, z2, z3, C[t], q, static)
+        C_t = C[t]
+        for start in range(starts[t], starts[t + 1], TILE):
+            stop = min(start + TILE, starts[t + 1])
+            for b in range(n_blocks):
+                for r in range(start, stop, 4):
+                    for q in range(C.shape[2] // static.lanes):
+                        z0, z1, z2, z3 = load_quad(Z, r, q, static)
+                        add_products(Q, b, r, z0, z1, z2, z3, C_t, q, static)
 
 
 @parallel_kernel

@@ -14,15 +14,15 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from fastfactor.blas import aligned_zeros, pad
-from fastfactor.kernels.basis import add_inner, collect, multiply, subtract, transform
+from fastfactor.blas import aligned_empty, aligned_zeros, pad
+from fastfactor.kernels.basis import add_inner, collect, multiply, rotate, subtract, transform
 from fastfactor.matrix.operand import BLOCK, LANES, N_SLICES
-from fastfactor.solvers.tall import fixed_parts, rotate_rows
+from fastfactor.solvers.tall import fixed_parts, widen
 from fastfactor.threads import launch
 
-# Leading columns that every new block is made orthogonal to: what rounding brings back lies in the vectors that have
+# Leading blocks that every new block is made orthogonal to: what rounding brings back lies in the vectors that have
 # converged, which a restart puts first (docs/performance.md).
-HEAD = 24
+HEAD = 3
 ILL_CONDITIONED = 1e-6  # least eigenvalue of a block's scaled Gram matrix for which X R is W to 1e-13
 
 
@@ -84,11 +84,9 @@ class Basis:
 
     Attributes
     ----------
-    Q : (rows, size + BLOCK) array
-        Orthonormal columns, the first p of which are in use; the next block waits in those after them.
-    X, W : (rows, BLOCK) arrays
-        The newest block, Q[:, p - BLOCK : p], and what becomes the next.
-    S : (rows, BLOCK) array
+    Q : (size // BLOCK + 1, rows, BLOCK) array
+        Orthonormal columns in blocks, of which the first p columns are in use; the next block waits after them.
+    S : (1, rows, BLOCK) array
         Q times random signs: a vector with parts of size x in the space of Q has inner products of about x with S.
     H : (size, size) array
         Q^H B Q; only its upper triangle is read.
@@ -109,25 +107,30 @@ class Basis:
     def __post_init__(self) -> None:
         rows = pad(self.n, 4)
         self.parts = fixed_parts(rows)
-        self.Q = aligned_zeros((rows, self.size + BLOCK), self.dtype)
-        self.X, self.W = aligned_zeros((rows, BLOCK), self.dtype), aligned_zeros((rows, BLOCK), self.dtype)
+        self.Q = aligned_zeros((self.size // BLOCK + 1, rows, BLOCK), self.dtype)
         self.G = aligned_zeros((N_SLICES, rows, BLOCK), self.dtype)
         n_parts = len(self.parts) - 1
         self.C = np.zeros((n_parts, self.size, BLOCK), self.dtype)
         self.K, self.M = np.zeros((2, n_parts, BLOCK, BLOCK), self.dtype)
         self.signs = np.asarray(1.0 - 2.0 * self.rng.integers(0, 2, (self.size + BLOCK, BLOCK)), self.dtype)
-        self.S = aligned_zeros((rows, BLOCK), self.dtype)
+        self.S = aligned_zeros((1, rows, BLOCK), self.dtype)
         self.H = np.zeros((self.size, self.size), np.result_type(self.dtype, np.float64))
         self.R = np.zeros((BLOCK, BLOCK), self.H.dtype)
         self.eps = float(np.finfo(self.dtype).eps)
 
+    @property
+    def n_blocks(self) -> int:
+        """Number of the blocks in use, and of the one that becomes the next."""
+        return self.p // BLOCK
+
     def begin(self, first: NDArray[Any] | None) -> None:
         """Start from random vectors; `first`, if given, is the first of them."""
-        self.X[: self.n] = self.draw(BLOCK)
+        X = self.Q[0]
+        X[: self.n] = self.draw(BLOCK)
         if first is not None:
-            self.X[: self.n, 0] = first
+            X[: self.n, 0] = first
         for _ in range(2):
-            self._transform(self.X, np.linalg.cholesky(self.X.conj().T @ self.X).conj().T)
+            self._transform(np.linalg.cholesky(X.conj().T @ X).conj().T)
         self.append()
 
     def draw(self, count: int) -> NDArray[Any]:
@@ -136,20 +139,22 @@ class Basis:
         return Z + 1j * (self.rng.random((self.n, count)) - 0.5) if self.dtype.kind == "c" else Z
 
     def append(self) -> None:
-        """Take the block that X holds, and the columns of Q after the basis, into it."""
+        """Take the next block into the basis."""
         self.p += BLOCK
 
     def expand(self, operator: Symmetric) -> None:
-        """Multiply the newest block by B, extend H, and orthonormalise what is outside the basis into X."""
-        p = self.p
-        lo, new = p - 2 * BLOCK if self.is_local else 0, slice(p - BLOCK, p)
-        lo, head = (lo, HEAD) if lo > HEAD else (0, 0)
-        operator.add_gram(self.X, self.G)
-        launch(collect, self.G, self.W, self.Q, head, lo, p, self.parts, self.C, self.S, self.signs, LANES)
+        """Multiply the newest block by B, extend H, and orthonormalise what is outside the basis as the next block."""
+        p, end, new = self.p, self.n_blocks, slice(self.p - BLOCK, self.p)
+        lo, head = (max(0, end - 2), min(HEAD, max(0, end - 2))) if self.is_local else (end, 0)
+        operator.add_gram(self.Q[end - 1], self.G)
+        launch(collect, self.G, self.Q, head, lo, end, self.parts, self.C, self.S, self.signs, LANES)
+        if not self.is_local:
+            self._add_inner()
+            lo = 0
         D = self.C.sum(axis=0)
         for _ in range(4):
             self.H[:p, new] += D[:p]
-            launch(subtract, self.W, self.Q, head, lo, p, D, self.parts, self.S, self.K, self.M, LANES)
+            launch(subtract, self.Q, head, lo, end, D, self.parts, self.S, self.K, self.M, LANES)
             K, M = self.K.sum(axis=0), self.M.sum(axis=0)
             norms = np.sqrt(np.abs(np.diagonal(M)).astype(np.float64))
             if not np.all(np.isfinite(norms)):
@@ -160,10 +165,14 @@ class Basis:
             if np.all(lost <= allowed * np.maximum(norms, self.eps * self.scale)):
                 break
             self.C[:] = 0
-            launch(add_inner, self.Q, p, self.W, self.parts, self.C, LANES)
+            self._add_inner()
             D, head, lo = self.C.sum(axis=0), 0, 0
         self._normalise(M, norms)
         self.is_local = True
+
+    def _add_inner(self) -> None:
+        """Add to C the inner products of all of the basis with what becomes the next block."""
+        launch(add_inner, self.Q, self.n_blocks, self.Q[self.n_blocks], self.parts, self.C, LANES)
 
     def _normalise(self, M: NDArray[Any], norms: NDArray[np.float64]) -> None:
         """Factor W = X R with orthonormal X by Cholesky, twice where once is not enough (CholeskyQR2)."""
@@ -177,59 +186,58 @@ class Basis:
             self._replace_lost()
             return
         R = np.linalg.cholesky(scaled).conj().T * D
-        self._transform(self.W, R)
+        self._transform(R)
         if lowest < 0.05:
             again = np.linalg.cholesky(self.M.sum(axis=0).astype(self.H.dtype)).conj().T
-            self._transform(self.X, again)
+            self._transform(again)
             R = again @ R
         self.R = R
 
-    def _transform(self, W: NDArray[Any], R: NDArray[Any]) -> None:
+    def _transform(self, R: NDArray[Any]) -> None:
+        """Replace the next block X by X R^-1."""
         T = np.ascontiguousarray(np.linalg.inv(R), dtype=self.dtype)
-        launch(transform, W, T, self.X, self.Q, self.p, self.parts, self.M, LANES)
-
-    def _set(self, X: NDArray[Any]) -> None:
-        """Let the orthonormal X be the next block."""
-        self.X[: self.n] = X
-        self.Q[:, self.p : self.p + BLOCK] = self.X
+        launch(transform, self.Q, self.n_blocks, T, self.parts, self.M, LANES)
 
     def _replace_lost(self) -> None:
-        """Keep what W has outside the basis; where it has less than a block, go on with random directions.
+        """Keep what the next block has outside the basis; where it has less than a block, go on with random directions.
 
-        The space is then invariant, as far as rounding lets us see, or W's columns are dependent.
+        The space is then invariant, as far as rounding lets us see, or the columns are dependent.
         """
-        n, p = self.n, self.p
-        Q, W = self.Q[:n, :p], self.W[:n]
+        W = self.Q[self.n_blocks, : self.n]
         left, sizes, _ = np.linalg.svd(W, full_matrices=False)
         n_kept = int(np.sum(sizes > 32 * self.eps * self.scale))
-        X = np.concatenate([left[:, :n_kept], self.draw(BLOCK - n_kept)], axis=1)
-        for _ in range(3):
-            X = np.linalg.qr(X - Q @ (Q.conj().T @ X))[0]
-        self._set(X)
+        X = self._leave_basis(np.concatenate([left[:, :n_kept], self.draw(BLOCK - n_kept)], axis=1))
         self.R = (X.conj().T @ W).astype(self.H.dtype)
         self.R[n_kept:] = 0
+        W[:] = X
+
+    def _leave_basis(self, X: NDArray[Any]) -> NDArray[Any]:
+        """Return orthonormal columns, of X as far as it lies outside the basis."""
+        for _ in range(3):
+            for Q in self.Q[: self.n_blocks, : self.n]:
+                X = X - Q @ (Q.conj().T @ X)
+            X = np.linalg.qr(X)[0]
+        return X
 
     def restart(self, Y: NDArray[Any], theta: NDArray[np.float64]) -> None:
-        """Go on with the Ritz vectors Q Y and their values; X, which their residuals lie in, stays the next block."""
-        width = Y.shape[1]
-        self.rotate(Y)
-        launch(multiply, self.Q, width, self.signs, self.S, self.parts, LANES)
+        """Go on with the Ritz vectors Q Y, a multiple of BLOCK, and their values; the next block stays what it is."""
+        X, tiles = self.Q[self.n_blocks], np.zeros((len(self.parts) - 1, 4, Y.shape[1]), self.dtype)
+        launch(rotate, self.Q, self.n_blocks, np.ascontiguousarray(Y, self.dtype), self.parts, tiles, LANES)
+        self.p, self.is_local = Y.shape[1], False
+        self.Q[self.n_blocks] = X
+        launch(multiply, self.Q, self.n_blocks, self.signs, self.S[0], self.parts, LANES)
         self.H[:] = 0
-        self.H[np.arange(width), np.arange(width)] = theta
-        self.p, self.is_local = width, False
-        self._set(self.X[: self.n])
+        self.H[np.arange(self.p), np.arange(self.p)] = theta
 
-    def rotate(self, Y: NDArray[Any]) -> None:
-        """Replace the basis' first columns by Q Y, whose number of columns is a multiple of BLOCK."""
-        rotate_rows(self.Q, Y)
+    def vectors(self, Y: NDArray[Any]) -> NDArray[Any]:
+        """Return Q Y in C order, with columns of zeros up to a multiple of BLOCK."""
+        V = aligned_empty((self.Q.shape[1], pad(Y.shape[1], BLOCK)), self.dtype)
+        launch(multiply, self.Q, self.n_blocks, widen(Y, self.dtype), V, self.parts, LANES)
+        return V
 
     def randomise(self) -> None:
         """Let random directions outside the basis be the next block."""
-        Q = self.Q[: self.n, : self.p]
-        X = self.draw(BLOCK)
-        for _ in range(3):
-            X = np.linalg.qr(X - Q @ (Q.conj().T @ X))[0]
-        self._set(X)
+        self.Q[self.n_blocks, : self.n] = self._leave_basis(self.draw(BLOCK))
         self.R = np.zeros_like(self.R)
 
     def ritz(self, largest: bool) -> tuple[NDArray[np.float64], NDArray[Any], NDArray[np.float64]]:
@@ -294,8 +302,7 @@ def solve(operator: Symmetric, request: Request, basis: Basis, first: NDArray[An
             basis.append()
             continue
         if excess <= 1.0 or last:
-            basis.rotate(Y[:, : min(pad(k, BLOCK), basis.p)])
-            return Ritz(theta[:k], basis.Q, float(np.abs(theta).max()), n_passes)
+            return Ritz(theta[:k], basis.vectors(Y[:, :k]), float(np.abs(theta).max()), n_passes)
         if is_full:
             basis.restart(Y[:, :keep], theta[:keep])
         basis.append()

@@ -1,6 +1,7 @@
 """Tall matrices of few columns: inner products, rotations, signs. Sums do not depend on the number of threads.
 
-The matrices have a multiple of four rows and of BLOCK columns; rows and columns of zeros at the end change nothing.
+The matrices are in C order and have a multiple of four rows and of BLOCK columns; rows and columns of zeros at the end
+change nothing. What belongs to k of their columns, such as T and values, is filled up with zeros.
 A pool of Python threads around BLAS would do the same, but GNU OpenMP's workers spin on after each kernel and get in
 its way: a few microseconds of work then took milliseconds.
 """
@@ -35,6 +36,13 @@ def pad_matrix(V: Array) -> Array:
     return wide
 
 
+def _fill_up(T: Array, V: Array) -> Array:
+    """Return the square T with zeros up to the number of columns of V."""
+    wide = np.zeros((V.shape[1], V.shape[1]), V.dtype)
+    wide[: len(T), : len(T)] = T
+    return wide
+
+
 def widen(T: Array, dtype: np.dtype[Any]) -> Array:
     """Return T with columns of zeros up to a multiple of BLOCK, in that dtype."""
     wide = np.zeros((len(T), pad(T.shape[1], BLOCK)), dtype)
@@ -45,22 +53,23 @@ def widen(T: Array, dtype: np.dtype[Any]) -> Array:
 def inner_products(V: Array, Z: Array, k: int) -> Array:
     """Return V^H Z of the first k columns of both."""
     starts = fixed_parts(len(V))
-    C = np.zeros((len(starts) - 1, k, pad(k, BLOCK)), V.dtype)
-    launch(add_inner, V, k, Z, starts, C, LANES)
-    return np.asarray(C.sum(axis=0)[:, :k])
+    C = np.zeros((len(starts) - 1, V.shape[1], pad(k, BLOCK)), V.dtype)
+    launch(add_inner, V[None], 1, Z, starts, C, LANES)
+    return np.asarray(C.sum(axis=0)[:k, :k])
 
 
 def times(V: Array, T: Array) -> Array:
-    """Return V T, of as many columns of V as T has rows, padded."""
-    product = aligned_empty((len(V), pad(T.shape[1], BLOCK)), V.dtype)
-    launch(multiply, V, len(T), widen(T, V.dtype), product, fixed_parts(len(V)), LANES)
+    """Return V T, padded as V is."""
+    product = aligned_empty(V.shape, V.dtype)
+    launch(multiply, V[None], 1, _fill_up(T, V), product, fixed_parts(len(V)), LANES)
     return product
 
 
 def rotate_rows(U: Array, T: Array) -> None:
-    """Replace the first columns of U by U T, of as many columns of U as T has rows."""
-    starts, wide = fixed_parts(len(U)), widen(T, U.dtype)
-    launch(rotate, U, len(T), wide, starts, np.zeros((len(starts) - 1, 4, wide.shape[1]), U.dtype), LANES)
+    """Replace U by U T."""
+    starts = fixed_parts(len(U))
+    tiles = np.zeros((len(starts) - 1, 4, U.shape[1]), U.dtype)
+    launch(rotate, U[None], 1, _fill_up(T, U), starts, tiles, LANES)
 
 
 def square_deviations(Z: Array, V: Array, values: Array) -> NDArray[np.float64]:

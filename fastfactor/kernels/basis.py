@@ -27,60 +27,64 @@ def quad(r):
 
 
 @kernel
-def columns_of(Q, b):
-    """Return how many columns block b has, and the number of its first."""
-    width = np.uint64(Q.shape[2])
-    return width, np.uint64(b) * width
-
-
-@kernel
 def load_quad(M, r, q, static):
     """Return rows r to r + 3 of chunk q of M."""
-    return load(M, r, q, static), load(M, r + 1, q, static), load(M, r + 2, q, static), load(M, r + 3, q, static)
+    r0, r1, r2, r3 = quad(r)
+    return load(M, r0, q, static), load(M, r1, q, static), load(M, r2, q, static), load(M, r3, q, static)
 
 
 @kernel
 def store_quad(M, r, q, w0, w1, w2, w3, static):
     """Store rows r to r + 3 of chunk q of M."""
-    store(M, r, q, w0, static)
-    store(M, r + 1, q, w1, static)
-    store(M, r + 2, q, w2, static)
-    store(M, r + 3, q, w3, static)
+    r0, r1, r2, r3 = quad(r)
+    store(M, r0, q, w0, static)
+    store(M, r1, q, w1, static)
+    store(M, r2, q, w2, static)
+    store(M, r3, q, w3, static)
 
 
 @kernel
-def add_products(Q, b, r, w0, w1, w2, w3, C, q, static):
-    """C[p] += sum_i conj(Q[b, r + i, j]) w_i for the columns p of block b, chunk q of C."""
-    b, (width, first), (r0, r1, r2, r3) = np.uint64(b), columns_of(Q, b), quad(r)
-    for j in range(width):
-        c = load(C, first + j, q, static)
-        c = c + conj(Q[b, r0, j]) * w0
-        c = c + conj(Q[b, r1, j]) * w1
-        c = c + conj(Q[b, r2, j]) * w2
-        c = c + conj(Q[b, r3, j]) * w3
-        store(C, first + j, q, c, static)
+def add_products(Q, b, Z, start, stop, C, q, static):
+    """C[p] += sum_r conj(Q[r, p]) Z[r] for rows start:stop and the columns p of block b, chunk q of C and Z."""
+    b, width = np.uint64(b), np.uint64(Q.shape[2])
+    for r in range(start, stop, 4):
+        z0, z1, z2, z3 = load_quad(Z, r, q, static)
+        r0, r1, r2, r3 = quad(r)
+        for j in range(width):
+            p = b * width + j
+            c = load(C, p, q, static)
+            c = c + conj(Q[b, r0, j]) * z0
+            c = c + conj(Q[b, r1, j]) * z1
+            c = c + conj(Q[b, r2, j]) * z2
+            c = c + conj(Q[b, r3, j]) * z3
+            store(C, p, q, c, static)
 
 
 @kernel
-def add_combined(Q, b, r, C, q, w0, w1, w2, w3, static):
-    """Return w_i + sum_p Q[b, r + i, j] C[p] for i = 0..3 and the columns p of block b, chunk q of C."""
-    b, (width, first), (r0, r1, r2, r3) = np.uint64(b), columns_of(Q, b), quad(r)
-    for j in range(width):
-        c = load(C, first + j, q, static)
-        w0 = w0 + Q[b, r0, j] * c
-        w1 = w1 + Q[b, r1, j] * c
-        w2 = w2 + Q[b, r2, j] * c
-        w3 = w3 + Q[b, r3, j] * c
-    return w0, w1, w2, w3
-
-
-@kernel
-def combine(Q, n_blocks, r, C, q, static):
-    """Return sum_p Q[r + i, p] C[p] for i = 0..3 and the columns p of the first blocks, chunk q of C."""
+def combine(Q, lo, hi, r, C, q, static):
+    """Return sum_p Q[r + i, p] C[p] for i = 0..3 and the columns p of blocks lo:hi, chunk q of C."""
     w0, w1, w2, w3 = zeros(C, static), zeros(C, static), zeros(C, static), zeros(C, static)
-    for b in range(n_blocks):
-        w0, w1, w2, w3 = add_combined(Q, b, r, C, q, w0, w1, w2, w3, static)
+    r0, r1, r2, r3 = quad(r)
+    width = np.uint64(Q.shape[2])
+    for b in range(np.uint64(lo), np.uint64(hi)):
+        for j in range(width):
+            c = load(C, b * width + j, q, static)
+            w0 = w0 + Q[b, r0, j] * c
+            w1 = w1 + Q[b, r1, j] * c
+            w2 = w2 + Q[b, r2, j] * c
+            w3 = w3 + Q[b, r3, j] * c
     return w0, w1, w2, w3
+
+
+@kernel
+def add_up(G, W, start, stop, static):
+    """Make rows start:stop of W the sum of G[s], which become zero."""
+    for r in range(start, stop):
+        w = zeros(W, static)
+        for s in range(G.shape[0]):
+            w = w + load(G[s], r, 0, static)
+            store(G[s], r, 0, zeros(W, static), static)
+        store(W, r, 0, w, static)
 
 
 @parallel_kernel
@@ -92,51 +96,49 @@ def collect(G, Q, head, lo, hi, starts, C, S, signs, static):
     for t in prange(len(starts) - 1):
         W, C_t, S_t = Q[hi], C[t], S[0]
         C_t[:] = 0
-        for r in range(starts[t], starts[t + 1], 4):
-            for i in range(r, r + 4):
-                w = zeros(W, static)
-                for s in range(G.shape[0]):
-                    w = w + load(G[s], i, 0, static)
-                    store(G[s], i, 0, zeros(W, static), static)
-                store(W, i, 0, w, static)
-            w0, w1, w2, w3 = load_quad(W, r, 0, static)
+        for start in range(starts[t], starts[t + 1], TILE):
+            stop = min(start + TILE, starts[t + 1])
+            add_up(G, W, start, stop, static)
             for b in range(head):
-                add_products(Q, b, r, w0, w1, w2, w3, C_t, 0, static)
+                add_products(Q, b, W, start, stop, C_t, 0, static)
             for b in range(lo, hi):
-                add_products(Q, b, r, w0, w1, w2, w3, C_t, 0, static)
-            s0, s1, s2, s3 = load_quad(S_t, r, 0, static)
-            s0, s1, s2, s3 = add_combined(Q, hi - 1, r, signs, 0, s0, s1, s2, s3, static)
-            store_quad(S_t, r, 0, s0, s1, s2, s3, static)
+                add_products(Q, b, W, start, stop, C_t, 0, static)
+            for r in range(start, stop, 4):
+                s0, s1, s2, s3 = load_quad(S_t, r, 0, static)
+                d0, d1, d2, d3 = combine(Q, hi - 1, hi, r, signs, 0, static)
+                store_quad(S_t, r, 0, s0 + d0, s1 + d1, s2 + d2, s3 + d3, static)
 
 
 @parallel_kernel
 def subtract(Q, head, lo, hi, D, starts, S, K, M, static):
     """Block hi of Q, called W, -= Q D, of blocks :head and lo:hi; then K[t] = S_t^H W_t and M[t] = W_t^H W_t."""
     for t in prange(len(starts) - 1):
-        W, K_t, M_t = Q[hi : hi + 1], K[t], M[t]
+        own, W, K_t, M_t = Q[hi : hi + 1], Q[hi], K[t], M[t]
         K_t[:] = 0
         M_t[:] = 0
-        for r in range(starts[t], starts[t + 1], 4):
-            d0, d1, d2, d3 = combine(Q, head, r, D, 0, static)
-            for b in range(lo, hi):
-                d0, d1, d2, d3 = add_combined(Q, b, r, D, 0, d0, d1, d2, d3, static)
-            w0, w1, w2, w3 = load_quad(W[0], r, 0, static)
-            w0, w1, w2, w3 = w0 - d0, w1 - d1, w2 - d2, w3 - d3
-            store_quad(W[0], r, 0, w0, w1, w2, w3, static)
-            add_products(S, 0, r, w0, w1, w2, w3, K_t, 0, static)
-            add_products(W, 0, r, w0, w1, w2, w3, M_t, 0, static)
+        for start in range(starts[t], starts[t + 1], TILE):
+            stop = min(start + TILE, starts[t + 1])
+            for r in range(start, stop, 4):
+                w0, w1, w2, w3 = load_quad(W, r, 0, static)
+                d0, d1, d2, d3 = combine(Q, lo, hi, r, D, 0, static)
+                e0, e1, e2, e3 = combine(Q, 0, head, r, D, 0, static)
+                store_quad(W, r, 0, w0 - (d0 + e0), w1 - (d1 + e1), w2 - (d2 + e2), w3 - (d3 + e3), static)
+            add_products(S, 0, W, start, stop, K_t, 0, static)
+            add_products(own, 0, W, start, stop, M_t, 0, static)
 
 
 @parallel_kernel
 def transform(Q, b, T, starts, M, static):
     """Block b of Q, called X, = X T; M[t] = X_t^H X_t."""
     for t in prange(len(starts) - 1):
-        X, M_t = Q[b : b + 1], M[t]
+        own, X, M_t = Q[b : b + 1], Q[b], M[t]
         M_t[:] = 0
-        for r in range(starts[t], starts[t + 1], 4):
-            x0, x1, x2, x3 = combine(X, 1, r, T, 0, static)
-            store_quad(X[0], r, 0, x0, x1, x2, x3, static)
-            add_products(X, 0, r, x0, x1, x2, x3, M_t, 0, static)
+        for start in range(starts[t], starts[t + 1], TILE):
+            stop = min(start + TILE, starts[t + 1])
+            for r in range(start, stop, 4):
+                x0, x1, x2, x3 = combine(own, 0, 1, r, T, 0, static)
+                store_quad(X, r, 0, x0, x1, x2, x3, static)
+            add_products(own, 0, X, start, stop, M_t, 0, static)
 
 
 @parallel_kernel
@@ -146,7 +148,7 @@ def rotate(Q, n_blocks, Y, starts, tiles, static):
         tile, width = tiles[t], Q.shape[2]
         for r in range(starts[t], starts[t + 1], 4):
             for q in range(Y.shape[1] // static.lanes):
-                w0, w1, w2, w3 = combine(Q, n_blocks, r, Y, q, static)
+                w0, w1, w2, w3 = combine(Q, 0, n_blocks, r, Y, q, static)
                 store_quad(tile, 0, q, w0, w1, w2, w3, static)
             for b in range(Y.shape[1] // width):
                 for i in range(4):
@@ -159,7 +161,7 @@ def multiply(Q, n_blocks, Y, V, starts, static):
     for t in prange(len(starts) - 1):
         for r in range(starts[t], starts[t + 1], 4):
             for q in range(V.shape[1] // static.lanes):
-                w0, w1, w2, w3 = combine(Q, n_blocks, r, Y, q, static)
+                w0, w1, w2, w3 = combine(Q, 0, n_blocks, r, Y, q, static)
                 store_quad(V, r, q, w0, w1, w2, w3, static)
 
 
@@ -171,10 +173,8 @@ def add_inner(Q, n_blocks, Z, starts, C, static):
         for start in range(starts[t], starts[t + 1], TILE):
             stop = min(start + TILE, starts[t + 1])
             for b in range(n_blocks):
-                for r in range(start, stop, 4):
-                    for q in range(C.shape[2] // static.lanes):
-                        z0, z1, z2, z3 = load_quad(Z, r, q, static)
-                        add_products(Q, b, r, z0, z1, z2, z3, C_t, q, static)
+                for q in range(C.shape[2] // static.lanes):
+                    add_products(Q, b, Z, start, stop, C_t, q, static)
 
 
 @parallel_kernel

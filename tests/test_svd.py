@@ -11,6 +11,7 @@ from test_svds import assert_svd, random_sparse, residual
 
 from fastfactor.decomposition import SVDResult, svd
 from fastfactor.exceptions import ConvergenceWarning
+from fastfactor.solvers import triplets
 
 
 def test_unpacks_descending_with_a_certificate():
@@ -48,6 +49,40 @@ def test_short_result_warns():
         result = svd(A, 10, max_passes=8)
     assert not result.converged
     assert result.residuals.max() == pytest.approx(residual(A.toarray(), *result), rel=1e-6)
+
+
+def with_spectrum(s, m, n, dtype, seed=0):
+    """A matrix with these leading singular values, and about a hundredth of the least in noise."""
+    rng = np.random.default_rng(seed)
+    U, V = (np.linalg.qr(rng.standard_normal((rows, len(s))))[0] for rows in (m, n))
+    A = (U * s) @ V.T + 1e-2 * s[-1] * rng.standard_normal((m, n)) / (m + n) ** 0.5
+    return sp.csr_array(A.astype(dtype) if np.dtype(dtype).kind == "f" else A + 1j * A[::-1])
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64, np.complex128])
+@pytest.mark.parametrize("least", [0.2, 1e-3, 1e-7])
+def test_single_precision_is_only_a_way_to_the_answer(dtype, least, monkeypatch):
+    """Loose tolerances are met from an iteration in single precision, or by another in double where that cannot be."""
+    seen = []
+
+    class Seen(triplets.Basis):
+        def __post_init__(self):
+            seen.append(self.dtype.itemsize // (2 if self.dtype.kind == "c" else 1))
+            super().__post_init__()
+
+    monkeypatch.setattr(triplets, "Basis", Seen)
+    A = with_spectrum(np.geomspace(1.0, least, 40), 700, 500, dtype)
+    result = svd(A, 10, tol=1e-5, dtype=np.float64)
+    dense = A.toarray().astype(np.result_type(A.dtype, np.float64))
+    assert seen[0] == 4
+    assert residual(dense, *result) <= 1e-5
+    assert result.residuals.max() == pytest.approx(residual(dense, *result), rel=1e-6, abs=1e-14)
+    np.testing.assert_allclose(result.s, scipy.linalg.svdvals(dense)[:10], rtol=1e-8)
+    for Q in (result.U, result.Vt.conj().T):
+        np.testing.assert_allclose(Q.conj().T @ Q, np.eye(10), atol=1e-12)
+    seen.clear()
+    svd(A, 10, tol=1e-7, dtype=np.float64)
+    assert seen[0] == 8
 
 
 def test_tolerance_is_kept_and_cheaper_when_loose():

@@ -42,12 +42,15 @@ class Operand(ABC):
         float64 or complex128: what its products are computed in.
     scale : float
         B is `scale` times what was handed in.
+    takes_single : bool
+        Whether `add_gram` also works in single precision, which then saves time.
     """
 
     m: int
     n: int
     dtype: np.dtype[Any]
     scale: float
+    takes_single = False
 
     @abstractmethod
     def multiply(self, V: Array) -> Array:
@@ -92,6 +95,8 @@ def _norms(M: Array) -> Array:
 
 class SparseOperand(Operand):
     """Rows of a CSR matrix, walked by the fused kernels."""
+
+    takes_single = True
 
     def __init__(self, indptr: Array, indices: Array, values: Array, shape: tuple[int, int], scale: float) -> None:
         self.m, self.n = shape

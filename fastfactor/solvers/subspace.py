@@ -117,6 +117,9 @@ class Basis:
         self.H = np.zeros((self.size, self.size), np.result_type(self.dtype, np.float64))
         self.R = np.zeros((BLOCK, BLOCK), self.H.dtype)
         self.eps = float(np.finfo(self.dtype).eps)
+        # Below this times the norm of B residuals are not looked at: a multiple of eps to be safe in double precision,
+        # as little as sums of random errors permit in single precision, where a certificate in double decides anyway.
+        self.floor = self.eps * (2 if self.dtype.char in "fF" else 16)
 
     @property
     def n_blocks(self) -> int:
@@ -311,4 +314,4 @@ def solve(operator: Symmetric, request: Request, basis: Basis, first: NDArray[An
 def compute_bounds(theta: NDArray[np.float64], tol: float, basis: Basis) -> NDArray[np.float64]:
     """Return the bounds on ``|| B v - theta v ||``: the tolerance's, but never less than rounding permits."""
     s = np.sqrt(np.maximum(theta, 0.0))
-    return np.asarray(np.maximum(tol * s * np.sqrt(basis.scale), max(16 * basis.eps * basis.scale, 1e-300)))
+    return np.asarray(np.maximum(tol * s * np.sqrt(basis.scale), max(basis.floor * basis.scale, 1e-300)))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -30,6 +30,7 @@ GRAM_LIMIT = 1024  # a dense Gram matrix up to this order is formed,
 GRAM_SHARE = 64  # and up to this times k: for fewer vectors passes over the matrix cost less than the product;
 SHORT = 128  # up to this order the Gram matrix of any matrix is formed: it takes no more passes than the iteration
 LAPACK_LIMIT = 512  # up to this order LAPACK decomposes it faster than the iteration
+SINGLE_TOL = 5e-6  # the least tolerance for which an iteration in single precision is tried
 ORTHONORMAL = 1e-13  # what U^H U may differ from I by
 STEEP = 1e-5  # the least s / s_1 for which U = B V / s is orthonormal to within a small correction
 MAX_LEVELS = 8  # deflations; each gains four decimal digits of s / s_1
@@ -87,7 +88,7 @@ def basis_size(k: int) -> int:
 
 def find_triplets(operand: Operand, search: Search, rng: np.random.Generator, first: Array | None = None) -> Triplets:
     """Return `search.k` singular triplets of the operand, found in levels where the spectrum is steep."""
-    found = _finish(operand, _find_subspace(operand, search, rng, first), search)
+    found = _search_once(operand, search, rng, first)
     for _ in range(MAX_LEVELS):
         bad = found.residuals > max(search.tol, ROUNDING)
         n_good = int(np.argmax(bad)) if bad.any() else search.k
@@ -97,28 +98,43 @@ def find_triplets(operand: Operand, search: Search, rng: np.random.Generator, fi
     return found
 
 
+def _search_once(operand: Operand, search: Search, rng: np.random.Generator, first: Array | None) -> Triplets:
+    """Return triplets found in single precision where the tolerance allows it and they meet it, else in double."""
+    n_passes = 0
+    if operand.takes_single and search.largest and search.tol >= SINGLE_TOL:
+        single = np.dtype(np.float32 if operand.dtype.kind == "f" else np.complex64)
+        found = _finish(operand, _find_subspace(operand, search, rng, first, single), search)
+        if found.residuals.max() <= search.tol or found.n_passes >= search.max_passes:
+            return found
+        n_passes, search = found.n_passes, replace(search, max_passes=search.max_passes - found.n_passes)
+    found = _finish(operand, _find_subspace(operand, search, rng, first, operand.dtype), search)
+    return replace(found, n_passes=n_passes + found.n_passes)
+
+
 def _refine(operand: Operand, found: Triplets, n_good: int, search: Search, rng: np.random.Generator) -> Triplets:
     """Look for the triplets from `n_good` on in what the good ones leave of the matrix."""
     k = search.k
     rest = DeflatedOperand(operand, found.U[:, :n_good], found.V[:, :n_good])
     part = Search(k - n_good, search.tol, search.max_passes - found.n_passes, True, search.n_threads)
-    more = _find_subspace(rest, part, rng, found.V[:, n_good])
+    more = _find_subspace(rest, part, rng, found.V[:, n_good], rest.dtype)
     more_v = more.V[: rest.n, : part.k]
     V = np.linalg.qr(np.concatenate([found.V[:, :n_good], more_v], axis=1))[0]
     n_passes = found.n_passes + more.n_passes
     return _certify(operand, _rayleigh_ritz(operand, V, search), found.norm, n_passes)
 
 
-def _find_subspace(operand: Operand, search: Search, rng: np.random.Generator, first: Array | None) -> Ritz:
-    """Return the wanted eigenpairs of B^H B, vectors as (n, k)."""
+def _find_subspace(
+    operand: Operand, search: Search, rng: np.random.Generator, first: Array | None, dtype: np.dtype[Any]
+) -> Ritz:
+    """Return the wanted eigenpairs of B^H B, vectors as (n, k), from an iteration in that dtype."""
     size, is_dense = basis_size(search.k), isinstance(operand, DenseOperand)
     is_formed = is_dense and operand.n <= (min(GRAM_LIMIT, GRAM_SHARE * search.k) if search.largest else GRAM_LIMIT)
     if max(size + 2 * BLOCK, SHORT) >= operand.n or (is_formed and (operand.n <= LAPACK_LIMIT or not search.largest)):
         return _decompose_gram(operand, search)
-    basis = Basis(operand.n, size, operand.dtype, rng)
     request = Request(search.k, search.tol, search.max_passes, search.largest, size)
-    ritz = solve(_Gram(operand) if is_formed else operand, request, basis, first)
-    ritz.V = _orthonormalise(ritz.V, search.k)
+    operator = _Gram(operand) if is_formed else operand
+    ritz = solve(operator, request, Basis(operand.n, size, dtype, rng), first)  # the basis is given back here
+    ritz.V = _orthonormalise(ritz.V.astype(operand.dtype, copy=False), search.k)
     return ritz
 
 

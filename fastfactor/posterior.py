@@ -129,6 +129,8 @@ class Parts:
 def fit_posterior(problem: Problem, options: Options, n_samples: int, journal: Journal) -> Factorization:
     """Fit as usual, sample from there and blend both; calibrate the intervals on what a second fit does not see."""
     observed = as_observations(problem.X, shape=problem.shape, duplicates=problem.duplicates)
+    if observed.data.dtype.kind == "c":
+        raise TypeError("posterior_samples needs real values, X is complex")
 
     def fit(problem: Problem, observed: Observations, n: int) -> Factorization:
         return _sample(observed, fit_missing(problem, options, journal), options, n).blend(_SHARE)

@@ -10,12 +10,14 @@ from pathlib import Path
 
 import numpy as np
 import scipy.sparse as sp
-from bad_matrices import draw_case, pick, snapshot
+from bad_matrices import FLOATS, KINDS, draw_values, pick, snapshot
+from bad_stage import Fault, Stage, check_finite, check_model
 from campaign import work_off
 from scipy.sparse.linalg import ArpackNoConvergence
 
 import fastfactor as ff
 from fastfactor.exceptions import ConvergenceWarning, DivergenceError
+from fastfactor.model import Factorization
 from fastfactor.solvers import dispatch
 
 PATIENT = dispatch.LAPACK_WORK
@@ -28,46 +30,6 @@ NAMES = re.compile(
     r"No convergence|diverge|Allocation failed|type not understood"
 )
 SPOKEN = re.compile(r"all stored values of X equal|triplets reached|Exited at iteration|bad line")
-
-
-class Fault(AssertionError):
-    """What must not be."""
-
-
-class Stage:
-    """One case: the functions below draw what they need from it."""
-
-    def __init__(self, number, is_wide, folder):
-        self.rng = np.random.default_rng(number)
-        self.is_wide, self.folder = is_wide, folder
-        self.must_work = True
-        self.case = None
-
-    def draw(self, needs_all=False):
-        """Return a matrix. What it holds is compared with what it held afterwards."""
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            self.case = draw_case(self.rng, needs_all)
-        self.before = snapshot(self.case.X)
-        return self.case.X
-
-    def need(self, *without):
-        """Say which traits the function may refuse."""
-        self.must_work = self.must_work and not (self.case.traits & set(without))
-
-
-def check_finite(*arrays):
-    for array in arrays:
-        if not np.isfinite(array).all():
-            raise Fault("not finite in silence")
-
-
-def check_model(model, shape, rank):
-    if model.U.shape != (shape[0], rank) or model.V.shape != (shape[1], rank):
-        raise Fault(f"factors {model.U.shape} and {model.V.shape} for {shape}")
-    check_finite(model.U, model.V, model.mean, model.row_bias, model.col_bias)
-    with np.errstate(over="ignore", invalid="ignore"):  # values near the end of their range overflow in products
-        model.predict(0, 0)
 
 
 def shape_of(case):
@@ -120,9 +82,39 @@ def call_weak(stage):
         stage.case.faults.add("negative value")
     if "wild" in stage.case.traits:
         stage.case.faults.discard("negative value")
-    options = {"shape": stage.case.truth.shape} if isinstance(X, tuple) else {}
-    model = ff.fit(X, 3, unobserved="weak", max_epochs=2, regularization=0.1, unobserved_weight=0.1, **options)
+    options = {"loss": "bpr"} if stage.rng.random() < 0.5 else {"unobserved_weight": 0.1}
+    if isinstance(X, tuple):
+        options["shape"] = stage.case.truth.shape
+    model = ff.fit(X, 3, unobserved="weak", max_epochs=2, regularization=0.1, **options)
     check_model(model, stage.case.truth.shape, 3)
+
+
+def call_sampled(stage):
+    X, rng = stage.draw(), stage.rng
+    stage.must_work = False
+    options = {"shape": stage.case.truth.shape} if isinstance(X, tuple) else {}
+    model = ff.fit(X, 3, posterior_samples=int(rng.integers(1, 4)), max_epochs=2, **options)
+    check_model(model, stage.case.truth.shape, 3)
+    with np.errstate(over="ignore", invalid="ignore"):
+        value, std = model.predict(0, 0, return_std=True)
+        low, high = model.predict_interval(0, 0)
+    if np.isfinite(value) and not (std >= 0 and low <= high):
+        raise Fault(f"{value} +- {std}, between {low} and {high}")
+
+
+def call_screened(stage):
+    """Rows and columns enough to be ruled out by 8-bit integers, of all sizes: as when all scores are computed."""
+    rng, stage.must_work = stage.rng, False
+    dtype, rank, shape = np.dtype(pick(rng, FLOATS[:2])), int(rng.integers(1, 20)), (17, pick(rng, (600, 1100)))
+    factors = [draw_values(rng, dtype, pick(rng, KINDS), n * rank)[0].reshape(n, rank) for n in shape]
+    model = Factorization(*factors, dtype.type(0), *(np.zeros(n, dtype) for n in shape))
+    exclude = sp.csr_array(rng.random(shape) < pick(rng, (0.0, 0.3, 0.99)))
+    n = pick(rng, (1, 30, 140))
+    many = model.recommend(range(17), n, exclude)
+    few = [model.recommend(rows, n, exclude) for rows in (range(9), range(9, 17))]
+    for found, parts in zip(many, zip(*few, strict=True), strict=True):
+        if not np.array_equal(found, np.vstack(parts), equal_nan=found.dtype.kind == "f"):
+            raise Fault("columns were lost")
 
 
 def call_beside(stage):
@@ -349,7 +341,8 @@ def call_mapped(stage, X):
 CALLS = (
     [call_missing] * 4
     + [call_svds, call_svd, call_pca] * 2
-    + [call_zero, call_weak, call_beside, call_new_rows, call_pairs, call_estimators, call_io]
+    + [call_zero, call_weak, call_sampled, call_beside, call_new_rows, call_pairs, call_screened]
+    + [call_estimators, call_io]
 )
 
 

@@ -15,6 +15,7 @@ import scipy.sparse as sp
 
 import fastfactor as ff
 from fastfactor.manifest import MANIFEST
+from fastfactor.model import Factorization
 from fastfactor.solvers import dispatch, triplets
 
 PLAIN = {"max_epochs": 2, "regularization": 0.1, "validation": False}
@@ -50,6 +51,9 @@ def fit_each():
     check(ff.fit(A, 3, **(PLAIN | {"validation": 0.2})).U)
     weak = ff.fit(np.where(A > 0, 1.0, 0.0), 3, unobserved="weak", max_epochs=2, regularization=0.1)
     check(weak.U, weak.fold_in(np.where(A > 0, 1.0, 0.0)).U)
+    pairs = ff.fit(np.where(A > 0, 1.0, 0.0), 3, unobserved="weak", loss="bpr", max_epochs=2, regularization=0.1)
+    check(pairs.U, pairs.fold_in(np.where(A > 0, 1.0, 0.0)).U)
+    check(logistic.fold_in(A[:3] > 0).U)
     for X, rank in ((A, 2), (sp.csr_array(SPARSE), 9)):  # rows of more entries than numbers, and of fewer
         check(*ff.fit(X, rank, posterior_samples=2, max_epochs=2).predict([0, 1], [1, 2], return_std=True))
     again = ff.fit(A, 3, **PLAIN)
@@ -62,15 +66,28 @@ def fit_each():
 
 
 def decompose_each():
-    dispatch.LAPACK_WORK = dispatch.LAPACK_SIZE = triplets.GRAM_LIMIT = 0
+    dispatch.LAPACK_WORK = dispatch.LAPACK_SIZE = triplets.GRAM_LIMIT = triplets.SHORT = 0
     wide = rng.standard_normal((70, 66)) * (rng.random((70, 66)) < 0.3)
     for matrix in (wide, wide + 1j * wide[::-1]):
-        for each in (matrix, sp.csr_array(matrix), sp.csc_array(matrix), sp.csr_array(matrix.T)):
+        for each in (matrix, np.asfortranarray(matrix), *map(sp.csr_array, (matrix, matrix.T)), sp.csc_array(matrix)):
             check(*ff.svd(each, 2, tol=1e-3))
     check(*ff.svds(sp.csr_array(wide), 2, which="SM", solver="propack"))
     check(*ff.pca(sp.csr_array(np.tile(wide, (1, 30))), 2, tol=1e-2))
     for matrix in (np.ones((70, 66)), sp.csr_array(np.ones((70, 66)))):  # of rank one
         check(*ff.svd(matrix, 3))
+
+
+def rank_each():
+    """More rows and columns than `solvers/top.py` scores in full, in three tiles; one column of zeros, one row."""
+    sides = [rng.standard_normal((n, 3)) * np.exp(rng.standard_normal((n, 1))) for n in (17, 1100)]
+    sides[0][3] = sides[1][5] = 0
+    model = Factorization(*sides, 0.0, np.zeros(17), np.zeros(1100))
+    seen = sp.csr_array(rng.random((17, 1100)) < 0.1)
+    for n in (1, 200):  # so many that lists have to be cut
+        cols, scores = model.recommend(range(17), n, exclude=seen)
+        check(scores)
+        few = model.recommend(range(9), n, exclude=seen)
+        assert (cols[:9] == few[0]).all()
 
 
 def lay_out_each():
@@ -93,6 +110,6 @@ def lay_out_each():
 if __name__ == "__main__":
     assert numba.config.DISABLE_JIT, "set NUMBA_DISABLE_JIT=1"
     warnings.simplefilter("ignore", UserWarning)
-    for part in (fit_each, decompose_each, lay_out_each):
+    for part in (fit_each, decompose_each, rank_each, lay_out_each):
         part()
         print(part.__name__, "ran", file=sys.stderr)

@@ -13,6 +13,7 @@ from test_storage import forge, make_model
 import fastfactor as ff
 from fastfactor import folders
 from fastfactor.manifest import MANIFEST
+from fastfactor.model import Factorization
 from fastfactor.solvers import dispatch, journal
 
 PLAIN = {"max_epochs": 2, "regularization": 0.1, "validation": False}
@@ -304,3 +305,19 @@ def test_lines_that_a_table_only_claims_to_have():
         path = __file__
 
     assert _foresee(Source()) < 1 << 24
+
+
+def test_samples_of_complex_values_are_refused():
+    """Their imaginary part was dropped, with a warning of NumPy's."""
+    with pytest.raises(TypeError, match="posterior_samples needs real values, X is complex"):
+        ff.fit(np.ones((3, 4)) + 1j * np.eye(3, 4), 1, posterior_samples=1)
+
+
+@pytest.mark.parametrize(("left", "right"), [(np.inf, 0.0), (1e30, 1e30)], ids=["inf 0", "beyond float32"])
+def test_scores_that_overflow_say_nothing(left, right):
+    """Warnings of NumPy's came from lengths whose product is no number, and from scores that float32 does not have."""
+    sides = np.full((20, 2), left, np.float32), np.full((600, 2), right, np.float32)
+    model = Factorization(*sides, np.float32(0), np.zeros(20, np.float32), np.zeros(600, np.float32))
+    cols, scores = model.recommend(range(20), 2)
+    assert (cols == ([0, 1] if right else -1)).all()
+    assert not np.isfinite(scores).any()

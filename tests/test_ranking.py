@@ -296,6 +296,23 @@ def test_nothing_is_lost_by_ruling_columns_out(kind, dtype):
         np.testing.assert_array_equal(cols, expected[0])
 
 
+@pytest.mark.parametrize(
+    ("left_size", "right_size"), [(1e200, 1e-200), (1e290, 1e-300), (1e-306, 1e5), (1e5, 1e-306), (1e-160, 1e-160)]
+)
+def test_nothing_is_lost_where_squares_overflow_or_vanish(left_size, right_size):
+    """All scores are negative but those of the last columns, which are zeros, in tiles of their own."""
+    rng = np.random.default_rng(12)
+    left, right = (np.abs(a) for a in draw_factors("normal", 40, 2100, 18, rng))
+    left, right = left_size * left, -right_size * right
+    right[-1400:] = 0
+    for columns in (right, right[:700]):
+        model = Factorization(left, columns, 0.0, np.zeros(40), np.zeros(len(columns)))
+        cols, scores = model.recommend(np.arange(40), 30)
+        few = [model.recommend(np.arange(r, r + 5), 30) for r in range(0, 40, 5)]  # too few: all are scored
+        np.testing.assert_array_equal(cols, np.vstack([c for c, _ in few]))
+        np.testing.assert_array_equal(scores, np.vstack([s for _, s in few]))
+
+
 FACES = """
 import numpy as np
 from test_ranking import draw_factors, draw_seen, KINDS

@@ -24,6 +24,7 @@ from fastfactor.kernels.topn import is_among, offer, score
 
 STEP = 64  # sums compared at once
 SAFE = 1 + 1e-9  # more than float64 can lose in a bound
+GRAIN = 1e-300  # more than scores and bounds can lose where products vanish
 _BEYOND = 2.0**25  # all sums (int8.MAX_WIDTH)
 
 
@@ -98,16 +99,23 @@ def invert(scale):
 
 
 @kernel
+def error_of(scale, squares, length):
+    """Return |u - a q| from its squares in units of a, in which none overflows or vanishes."""
+    return scale * np.sqrt(squares) if invert(scale) > 0 else length
+
+
+@kernel
 def encode_rows(rows, coded):
     """Fill `coded`, but for the lengths, with the rows; what is left of `coded` stays zero."""
     for r in range(len(rows)):
         scale = largest_of(rows[r]) / LARGEST
-        inverse, error = invert(scale), 0.0
+        inverse, squares = invert(scale), 0.0
         for q in range(rows.shape[1]):
-            code = np.rint(np.float64(rows[r, q]) * inverse)
-            error += (np.float64(rows[r, q]) - scale * code) ** 2
+            number = np.float64(rows[r, q]) * inverse
+            code = np.rint(number)
+            squares += (number - code) ** 2
             coded.codes[r, q] = code
-        coded.scales[r], coded.errors[r] = scale, np.sqrt(error)
+        coded.scales[r], coded.errors[r] = scale, error_of(scale, squares, coded.lengths[r])
 
 
 @kernel
@@ -127,20 +135,21 @@ def encode_tile(columns, coded, t, width):
     scale, worst = largest / LARGEST, 0.0
     inverse = invert(scale)
     for i in range(first, last):
-        v, error = columns[coded.order[i]], 0.0
+        v, squares = columns[coded.order[i]], 0.0
         for q in range(len(v)):
-            code = np.rint(np.float64(v[q]) * inverse)
-            error += (np.float64(v[q]) - scale * code) ** 2
+            number = np.float64(v[q]) * inverse
+            code = np.rint(number)
+            squares += (number - code) ** 2
             put(coded.codes, i, q, code)
-        worst = max(worst, np.sqrt(error))
-    coded.scales[t], coded.errors[t] = scale, worst
+        worst = max(worst, squares)
+    coded.scales[t], coded.errors[t] = scale, error_of(scale, worst, coded.lengths[t])
 
 
 @kernel
 def bound_error(length, error, longest, worst):
     """Return what scores can be off by: of a row and of a tile of columns, |u|, |u - a q|, and |v| and |v - b w|."""
     lost = error * longest + (length + error) * worst
-    return lost * SAFE + 1e-12 * length * longest  # the second for rounding in the full scores
+    return lost * SAFE + 1e-12 * length * longest + GRAIN  # the second for rounding, also in the full scores
 
 
 @kernel
@@ -260,7 +269,7 @@ def can_improve(lengths, longest, top):
     """Whether any row may find a better column among those that are no longer than `longest`."""
     scores, counts, found = top.scores, top.counts, False
     for r in range(len(counts)):
-        found |= counts[r] < scores.shape[1] or lengths[r] * longest * SAFE >= scores[r, 0]
+        found |= counts[r] < scores.shape[1] or lengths[r] * longest * SAFE + GRAIN >= scores[r, 0]
     return found
 
 

@@ -65,9 +65,10 @@ def select_top(
         rows[:, : left.shape[1]] = left[positions[part]]
         shape = (len(rows), found)
         top = Top(np.empty(shape), np.empty(shape, np.int64), np.zeros(len(rows), np.int64))
-        search(rows, Seen(indices, seen.starts[part], seen.stops[part]), top)
-        sort_top(top)
-        cols[part, :found], values[part, :found] = top.cols, top.scores
+        with np.errstate(over="ignore", invalid="ignore"):  # a score beyond its type is inf, as a prediction is
+            search(rows, Seen(indices, seen.starts[part], seen.stops[part]), top)
+            sort_top(top)
+            cols[part, :found], values[part, :found] = top.cols, top.scores
 
     with one_blas_thread():
         run_in_threads(work, range(0, m if found else 0, block), threads)

@@ -17,6 +17,10 @@ FROM_ROOT = {"CONTRIBUTING.md": "contributing.md", "CHANGELOG.md": "changelog.md
 
 _OUTWARD = re.compile(r"\]\(\.\./([^)#\s]+)(#[^)\s]*)?\)")
 _INWARD = re.compile(r"\]\(docs/([^)\s]+)\)")
+_NOT_RUN = re.compile(
+    r"^```python skip$", re.MULTILINE
+)  # which tests/test_docs.py leaves out, and the renderer does not know
+_CODE = re.compile(r"<code.*?</code>", re.DOTALL)
 _INLINE = re.compile(r'<span class="arithmatex">\\\((.*?)\\\)</span>', re.DOTALL)
 _BAR = '<mo stretchy="false">&#x0007C;</mo>'  # of a modulus, which stands close to what is in it
 _DISPLAY = re.compile(r'<div class="arithmatex">\s*\\\[(.*?)\\\]\s*</div>', re.DOTALL)
@@ -41,12 +45,15 @@ def on_files(files: Any, config: Any) -> Any:
 
 
 def on_page_markdown(markdown: str, page: Any, **_: Any) -> str:
-    """Point links into the repository at its pages."""
+    """Point links into the repository at its pages; leave out what only the tests read."""
+    markdown = _NOT_RUN.sub("```python", markdown)
     return _OUTWARD.sub(lambda match: f"]({_target(match[1])}{match[2] or ''})", markdown)
 
 
 def on_page_content(content: str, **_: Any) -> str:
-    """Turn formulas into MathML."""
+    """Turn formulas into MathML, and see that no code block was taken for text."""
+    if "```" in _CODE.sub("", content):
+        raise ValueError("a code block is not rendered: the renderer does not know what follows its backticks")
     content = _INLINE.sub(lambda match: _to_mathml(match[1], "inline"), content)
     return _DISPLAY.sub(lambda match: _to_mathml(match[1], "block"), content)
 

@@ -24,6 +24,7 @@ from fastfactor.solvers.budget import Planned, predict_dense_memory, predict_mem
 from fastfactor.solvers.fitting import Fitted, Task, fit_dense, fit_observed, may_stop
 from fastfactor.solvers.held_ranks import HeldRanks
 from fastfactor.solvers.journal import Journal
+from fastfactor.solvers.memory import restore_order
 from fastfactor.solvers.pairs import fit_pairs
 from fastfactor.solvers.recipe import Recipe
 from fastfactor.solvers.schedule import count_epochs_of_all
@@ -327,8 +328,7 @@ def as_model(
     real = factors.U.real.dtype.type
 
     def restore(M: NDArray[Any], order: NDArray[Any], factor: float) -> NDArray[Any]:
-        out = np.empty((len(M), rank) if M.ndim == 2 else len(M), M.dtype)
-        out[order] = M[:, :rank] if M.ndim == 2 else M
+        out = restore_order(M[:, :rank] if M.ndim == 2 else M, order)
         out *= real(factor)
         return out
 

@@ -16,7 +16,17 @@ import numba
 # On other layers ("workqueue") two threads that launch at once abort the process.
 _REENTRANT_LAYERS = frozenset({"tbb", "omp"})
 
+# Numbers updated in one round of kernel calls. With fewer, a second thread gains next to nothing at rest, and where
+# other programs have the cores each call waits until its last thread gets a turn (docs/performance.md).
+_WORTH_SHARING = 1e5
+
+# How often GNU OpenMP's threads look for work before they sleep. It has them spin a hundred times as long, through the
+# turns of the very threads that they wait for, where other programs have the cores (docs/performance.md).
+_SPINS = {"GOMP_SPINCOUNT": "3000"}
+_SPIN_VARIABLES = {"GOMP_SPINCOUNT", "OMP_WAIT_POLICY"}
+
 _lock = threading.RLock()
+_is_started = False  # whether the threading layer is loaded
 _layer: str | None = None  # known after the first launch
 _launched_in: int | None = None  # the process that started the layer's threads
 
@@ -30,6 +40,22 @@ if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=_forget_lock)
 
 
+def _start_layer() -> None:
+    """Load the threading layer, which reads from the environment how long to spin; the usual count is lent to it."""
+    global _is_started
+    if _is_started:
+        return
+    with _lock:
+        lent = {} if _SPIN_VARIABLES & os.environ.keys() else _SPINS
+        os.environ.update(lent)
+        try:
+            numba.get_num_threads()
+        finally:
+            for name in lent:
+                del os.environ[name]
+        _is_started = True
+
+
 def count_threads(n_threads: int | None) -> int:
     """Return how many threads to use: `n_threads`, but no more than the process may run on; None means all of those.
 
@@ -40,6 +66,7 @@ def count_threads(n_threads: int | None) -> int:
     """
     available = int(numba.config.NUMBA_NUM_THREADS)  # Numba takes it from the CPU affinity
     if n_threads is None:
+        _start_layer()
         return min(available, numba.get_num_threads())
     if isinstance(n_threads, bool) or not hasattr(n_threads, "__index__"):
         raise TypeError(f"n_threads must be an integer or None, got {n_threads!r}")
@@ -51,12 +78,18 @@ def count_threads(n_threads: int | None) -> int:
 @contextlib.contextmanager
 def using_threads(n_threads: int | None) -> Iterator[int]:
     """Run kernels on `n_threads` threads, and put the caller's count back afterwards, whatever happens."""
+    _start_layer()
     count, before = count_threads(n_threads), numba.get_num_threads()
     numba.set_num_threads(count)
     try:
         yield count
     finally:
         numba.set_num_threads(before)
+
+
+def using_threads_for(work: float) -> contextlib.AbstractContextManager[int]:
+    """Run rounds of kernel calls that update `work` numbers each: on one thread where it is not worth sharing."""
+    return using_threads(None if work >= _WORTH_SHARING else 1)
 
 
 def _check_fork() -> None:
@@ -78,6 +111,7 @@ def launch(kernel: Callable[..., Any], *args: Any) -> Any:
     """
     global _layer, _launched_in
     _check_fork()
+    _start_layer()
     if _layer in _REENTRANT_LAYERS:
         return kernel(*args)
     with _lock:

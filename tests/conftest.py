@@ -38,6 +38,15 @@ def ratings():
 
 
 @pytest.fixture(scope="session")
+def tastes():
+    """Rows and columns of four kinds, of which like goes with like: 150 x 90, a tenth stored."""
+    rng = np.random.default_rng(0)
+    rows, cols = rng.integers(4, size=150), rng.integers(4, size=90)
+    likes = rng.random((150, 90)) < np.where(rows[:, None] == cols, 0.35, 0.02)
+    return sp.csr_array(likes.astype(float))
+
+
+@pytest.fixture(scope="session")
 def decaying():
     """A dense 60 x 40 matrix with singular values 1, 0.8, 0.64, ..."""
     rng = np.random.default_rng(8)

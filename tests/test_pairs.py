@@ -3,7 +3,6 @@
 import numpy as np
 import pytest
 import reference
-import scipy.sparse as sp
 from sweeping import LR, REG, TOLERANCE, draw
 
 import fastfactor as ff
@@ -15,15 +14,6 @@ from fastfactor.solvers.sgd import compute_shrink
 
 BPR = {"unobserved": "weak", "loss": "bpr"}
 QUICK = {**BPR, "regularization": 0.01, "max_epochs": 5}
-
-
-@pytest.fixture(scope="module")
-def tastes():
-    """Rows and columns of four kinds, of which like goes with like: 150 x 90, a tenth stored."""
-    rng = np.random.default_rng(0)
-    rows, cols = rng.integers(4, size=150), rng.integers(4, size=90)
-    likes = rng.random((150, 90)) < np.where(rows[:, None] == cols, 0.35, 0.02)
-    return sp.csr_array(likes.astype(np.float32))
 
 
 def lay_out(X, dtype, weights=None):
@@ -192,14 +182,3 @@ def test_fit_without_compiler_is_the_same_fit(python):
 def test_what_cannot_be_is_named(tastes, arguments, message):
     with pytest.raises(ValueError, match=message):
         ff.fit(tastes, 8, **BPR | arguments)
-
-
-def test_validation_keeps_the_best_epoch(tastes):
-    train, test = ff.model_selection.random_split(tastes, 0.2)
-    model = ff.fit(train, 8, validation=test, **QUICK | {"regularization": 1e-4, "max_epochs": 30})
-    rows = np.flatnonzero(np.diff(test.indptr))
-    lists, _ = model.recommend(rows, 20, exclude=train)
-    missed = model.history["validation_loss"]
-    assert 1 - ff.metrics.ndcg_at_k(lists, test[rows], 20) == pytest.approx(missed.min(), abs=1e-6)
-    assert len(missed) == min(30, np.argmin(missed) + 6)
-    assert model.selection["trials"] == []

@@ -3,7 +3,7 @@
 import os
 
 import pytest
-from conftest import find_layer
+from conftest import find_layer, run_python
 
 LAYERS = [
     pytest.param(name, marks=pytest.mark.skipif(not find_layer(module), reason=f"Numba was built without {name}"))
@@ -34,6 +34,32 @@ print(numba.get_num_threads())
 def test_thread_count_is_put_back_also_on_failure(python):
     printed = python(RESTORED, env={"NUMBA_NUM_THREADS": 2}).split("\n")
     assert printed[:5] == ["1 2", "ValueError 2", "ZeroDivisionError 2", "1 1 2", "1"]
+
+
+SHARED = """
+import os, numba, numpy as np, fastfactor as ff
+
+for n in (20, 200):
+    seen = set()
+    ff.fit(np.ones((n, n)), 8, unobserved="zero", max_epochs=2, callback=lambda e: seen.add(numba.get_num_threads()))
+    print(seen, numba.get_num_threads())
+print([name for name in os.environ if name.startswith("GOMP_")])
+"""
+
+
+def test_small_rounds_stay_on_one_thread(python):
+    assert python(SHARED, env={"NUMBA_NUM_THREADS": 2}).split("\n")[:2] == ["{1} 2", "{2} 2"]
+
+
+@pytest.mark.skipif(not find_layer("omppool"), reason="Numba was built without OpenMP")
+@pytest.mark.parametrize(("given", "heard"), [({}, "3000"), ({"GOMP_SPINCOUNT": "77"}, "77")])
+def test_waiting_threads_sleep_soon_unless_the_environment_says_otherwise(given, heard):
+    unset = {"GOMP_SPINCOUNT": None, "OMP_WAIT_POLICY": None, "OMP_DISPLAY_ENV": "verbose"}
+    result = run_python(SHARED, env={**unset, "NUMBA_THREADING_LAYER": "omp", "NUMBA_NUM_THREADS": 2, **given})
+    if "GOMP_SPINCOUNT" not in result.stderr:
+        pytest.skip("this OpenMP is not GNU's")
+    assert f"GOMP_SPINCOUNT = '{heard}'" in result.stderr
+    assert result.stdout.split("\n")[2] == str([*given])  # the library takes back what it lent
 
 
 FORK = """

@@ -14,15 +14,6 @@ from fastfactor.threads import launch
 PLAIN = {"unobserved": "weak", "unobserved_weight": 0.1, "regularization": 0.02, "dtype": "float64"}
 
 
-@pytest.fixture(scope="module")
-def tastes():
-    """Rows and columns of four kinds, of which like goes with like: 150 x 90, a tenth stored."""
-    rng = np.random.default_rng(0)
-    rows, cols = rng.integers(4, size=150), rng.integers(4, size=90)
-    likes = rng.random((150, 90)) < np.where(rows[:, None] == cols, 0.35, 0.02)
-    return sp.csr_array(likes.astype(float))
-
-
 def weigh(X, others, weights=None):
     """The weight of every entry, and the target, as dense arrays."""
     stored = X.toarray() > 0
@@ -162,9 +153,10 @@ def test_odd_matrices_give_finite_models(X):
 # --- judged by positives that the caller holds out
 
 
-def test_validation_keeps_the_best_epoch(tastes):
+@pytest.mark.parametrize("own", [{"unobserved_weight": 0.1}, {"loss": "bpr"}], ids=["squared", "bpr"])
+def test_validation_keeps_the_best_epoch(tastes, own):
     train, test = ff.model_selection.random_split(tastes, 0.2)
-    plain = {"unobserved": "weak", "unobserved_weight": 0.1, "regularization": 1e-4, "max_epochs": 30}
+    plain = {"unobserved": "weak", "regularization": 1e-4, "max_epochs": 30, **own}
     model = ff.fit(train, 8, validation=test, **plain)
     rows = np.flatnonzero(np.diff(test.indptr))
     lists, _ = model.recommend(rows, 20, exclude=train)

@@ -43,6 +43,9 @@ def run(arguments: Sequence[str] | None = None) -> int:
     try:
         with Stopping(), talk.hearing_warnings():  # so that SIGTERM too removes what is half written
             return int(app.main(given, prog_name="fastfactor", standalone_mode=False) or Code.DONE)
+    except click.exceptions.NoArgsIsHelpError as error:
+        print(error.format_message(), file=sys.stderr)
+        return error.exit_code
     except click.ClickException as error:
         if isinstance(error, click.UsageError) and error.ctx is not None:
             print(error.ctx.get_usage(), file=sys.stderr)

@@ -43,9 +43,11 @@ def failing_with(code: Code, but: tuple[type[BaseException], ...] | type[BaseExc
         yield
     except but:
         raise
+    except OSError as error:  # its str begins with a number
+        raise Failure(code, f"{error.strerror}: {error.filename}" if error.filename else str(error)) from error
     except KeyError as error:  # its str is a repr
         raise Failure(code, str(error.args[0])) from error
-    except (ValueError, TypeError, IndexError, OSError, ImportError, MemoryError) as error:
+    except (ValueError, TypeError, IndexError, ImportError, MemoryError) as error:
         raise Failure(code, str(error) or type(error).__name__) from error
 
 

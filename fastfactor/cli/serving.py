@@ -28,9 +28,10 @@ _count_option = click.option(
 @inputs.reading
 @inputs.talking
 def predict(model: Path, inputs_: Sequence[Path], output: Path, as_json: bool, quiet: bool, **options: Any) -> int:
-    """Predict the pairs (row id, column id) of INPUT and write them to the table OUTPUT.
+    """Predict pairs of row id and column id.
 
-    A pair with an id that the model does not have gets an empty prediction.
+    INPUT is a table of pairs, OUTPUT one of predictions. A pair with an id that the model does not have gets an
+    empty prediction.
     """
     from fastfactor import io
 
@@ -66,7 +67,10 @@ def recommend(
     quiet: bool,
     **options: Any,
 ) -> int:
-    """Recommend columns to the rows IDS (or those of --rows, or all): to the table --output, or on stdout."""
+    """Recommend columns to rows, those they suit best.
+
+    To the rows IDS and those of --rows, or to all; in the table --output, or on stdout.
+    """
     from fastfactor import io
 
     fitted, talk = inputs.load(model), Talk(as_json, quiet)
@@ -74,7 +78,7 @@ def recommend(
         with failing_with(Code.BAD_INPUT):
             ids = [*ids, *rows.read_text(encoding="utf-8").splitlines()]
     if not ids and output is None:
-        raise click.UsageError("for all rows give --output; else name some rows")
+        raise click.UsageError("for all rows give --output; else name some ids")
     places = inputs.places_of(fitted, "rows", ids) if ids else np.arange(fitted.shape[0])
     seen = None if exclude is None else inputs.read_for(fitted, [exclude], options, unknown="skip")
     if output is not None:
@@ -91,7 +95,7 @@ def recommend(
 @click.command()
 @inputs.model_argument
 @click.argument("ids", nargs=-1)
-@click.option("--side", type=click.Choice(["rows", "cols"]), default="rows", show_default=True)
+@click.option("--side", type=click.Choice(["rows", "cols"]), default="rows", show_default=True, help="Of what.")
 @_output_option
 @_count_option
 @inputs.threading
@@ -106,12 +110,15 @@ def similar(
     as_json: bool,
     quiet: bool,
 ) -> int:
-    """Find the rows (or columns) most similar to IDS, or to each: to the table --output, or on stdout."""
+    """Find the rows or columns that are most alike.
+
+    To those that IDS name, or to each; in the table --output, or on stdout.
+    """
     from fastfactor import io
 
     fitted, talk = inputs.load(model), Talk(as_json, quiet)
     if not ids and output is None:
-        raise click.UsageError(f"for all {side} give --output; else name some")
+        raise click.UsageError(f"for all {side} give --output; else name some ids")
     axis = ("rows", "cols").index(side)
     places = inputs.places_of(fitted, side, ids) if ids else np.arange(fitted.shape[axis])
     if output is not None:
@@ -158,9 +165,10 @@ def evaluate(
     quiet: bool,
     **options: Any,
 ) -> int:
-    """Compare predictions with the values of INPUT, entries that the fit did not see: RMSE and mean absolute error.
+    """Compare predictions with entries that the fit did not see.
 
-    Entries with an id that the model does not have are counted and left out.
+    Says the root mean squared and the mean absolute error over INPUT. Entries with an id that the model does not
+    have are counted and left out.
     """
     from fastfactor import io, metrics
 
@@ -193,10 +201,13 @@ def evaluate(
 @click.command()
 @inputs.model_argument
 @click.argument("output", type=inputs.OutputPath((*TABLES, "npy")))
-@click.option("--side", type=click.Choice(["rows", "cols"]), default="rows", show_default=True)
+@click.option("--side", type=click.Choice(["rows", "cols"]), default="rows", show_default=True, help="Of what.")
 @inputs.talking
 def export(model: Path, output: Path, side: str, as_json: bool, quiet: bool) -> int:
-    """Write the factors of the rows (or columns) to OUTPUT: .npy, .parquet, .arrow, .csv or .tsv."""
+    """Write the factors of the rows or columns to a file.
+
+    OUTPUT ends in .npy, .parquet, .arrow, .csv or .tsv.
+    """
     from fastfactor import io
 
     fitted = inputs.load(model)

@@ -45,18 +45,30 @@ class Number(click.ParamType[Any]):
 @inputs.input_argument
 @click.argument("model", type=click.Path(file_okay=False, path_type=Path))
 @click.option("--rank", type=click.IntRange(min=1), default=32, show_default=True, help="Columns of the factors.")
-@click.option("--unobserved", type=click.Choice(["missing", "zero", "weak"]), default="missing", show_default=True)
+@click.option(
+    "--unobserved",
+    type=click.Choice(["missing", "zero", "weak"]),
+    default="missing",
+    show_default=True,
+    help="What is not stored: unknown, 0, or probably 0.",
+)
 @click.option("--unobserved-weight", type=click.FloatRange(min=0, min_open=True), help="Of each zero, for 'weak'.")
-@click.option("--loss", type=click.Choice(LOSSES), default="squared", show_default=True)
+@click.option("--loss", type=click.Choice(LOSSES), default="squared", show_default=True, help="Of an entry.")
 @click.option("--regularization", type=Number("auto"), default="auto", show_default=True, help="Penalty per entry.")
-@click.option("--learning-rate", type=Number("auto"), default="auto", show_default=True)
+@click.option("--learning-rate", type=Number("auto"), default="auto", show_default=True, help="Of the first epoch.")
 @click.option("--biases/--no-biases", default=None, help="Offsets of rows and columns; by default for 'missing'.")
 @click.option("--nonnegative", is_flag=True, help="Keep the factors at 0 or above.")
 @click.option("--max-epochs", type=click.IntRange(min=1), help="By default until it stops getting better.")
 @click.option(
     "--validation", type=Number("none"), help="Share of entries held out of the fit; none: fit all, judge none."
 )
-@click.option("--duplicates", type=click.Choice(["error", "sum", "mean", "last"]), default="error", show_default=True)
+@click.option(
+    "--duplicates",
+    type=click.Choice(["error", "sum", "mean", "last"]),
+    default="error",
+    show_default=True,
+    help="What to do with several entries at one place.",
+)
 @click.option("--dtype", type=click.Choice(["float32", "float64"]), help="Precision.")
 @click.option("--init", type=click.Path(exists=True, file_okay=False, path_type=Path), help="A model to start from.")
 @click.option("--max-seconds", type=click.FloatRange(min=0, min_open=True), help="Stop the fit after about this time.")
@@ -71,9 +83,10 @@ class Number(click.ParamType[Any]):
 @inputs.reading
 @inputs.talking
 def fit(inputs_: Sequence[Path], model: Path, as_json: bool, quiet: bool, **options: Any) -> int:
-    """Fit a model to INPUT (a table of row id, column id, value, or a matrix file) and save it to the folder MODEL.
+    """Fit a model to a table or a matrix file, and save it.
 
-    On SIGINT or SIGTERM the fit ends after the running epoch, and the best model so far is saved.
+    INPUT has lines of row id, column id and value, or is a matrix file; MODEL is a folder. On SIGINT or SIGTERM the
+    fit ends after the running epoch, and the best model so far is saved.
     """
     talk = Talk(as_json, quiet)
     if options["checkpoint"] is not None and options["checkpoint"].resolve() == model.resolve():
@@ -140,9 +153,10 @@ def _fit(X: Any, init: Any, options: dict[str, Any], talk: Talk, stopping: Stopp
 @inputs.reading
 @inputs.talking
 def svd(inputs_: Sequence[Path], output: Path, k: int, as_json: bool, quiet: bool, **options: Any) -> int:
-    """Write the truncated SVD of INPUT to the folder OUTPUT: U.npy, s.npy and Vt.npy. What is not stored is 0.
+    """Write the truncated SVD of INPUT to the folder OUTPUT.
 
-    Where INPUT has ids, row_ids.parquet and col_ids.parquet hold them in the order of the positions.
+    The files are U.npy, s.npy and Vt.npy. What INPUT does not store is 0. Where INPUT has ids, row_ids.parquet and
+    col_ids.parquet hold them in the order of the positions.
     """
     from fastfactor import decomposition, io
 
@@ -168,15 +182,24 @@ def svd(inputs_: Sequence[Path], output: Path, k: int, as_json: bool, quiet: boo
 
 
 @click.command()
-@click.option("--rank", "ranks", type=click.IntRange(min=1), multiple=True, default=(32,), show_default=True)
+@click.option(
+    "--rank",
+    "ranks",
+    type=click.IntRange(min=1),
+    multiple=True,
+    default=(32,),
+    show_default=True,
+    help="May be given more than once.",
+)
 @click.option("--loss", type=click.Choice(LOSSES), default="squared", show_default=True)
 @click.option("--dtype", type=click.Choice(["float32", "float64"]), default="float32", show_default=True)
 @inputs.threading
 @inputs.talking
 def warmup(ranks: Sequence[int], loss: str, dtype: str, threads: int | None, as_json: bool, quiet: bool) -> int:
-    """Compile what a fit, predictions and recommendations need, so that the first job of the day does not wait for it.
+    """Compile ahead, so that the first job does not wait.
 
-    Compiled kernels are kept on disk, for each rank, loss and dtype: give those that the jobs use.
+    That is what a fit, predictions and recommendations need. Compiled kernels are kept on disk, for each rank, loss
+    and dtype: give those that the jobs use.
     """
     from fastfactor.api import fit as fit_model
 

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import numba
 from numba import types
 from numba.extending import intrinsic
 
-from fastfactor.kernels.compiling import DEBUG, SIMD, kernel
+from fastfactor.kernels.compiling import INTRINSICS, kernel
 from fastfactor.kernels.simd import _fetch
 
 
@@ -19,7 +18,7 @@ def _prefetch_number(typingctx, numbers, i):
     return types.void(numbers, types.intp), codegen
 
 
-if SIMD and not DEBUG and not numba.config.DISABLE_JIT:
+if INTRINSICS:
     prefetch_number = _prefetch_number
 else:
 

@@ -25,6 +25,7 @@ FASTMATH = {"reassoc", "contract", "arcp", "nsz"}
 # The switches that decide which code the same source compiles to (see simd.py).
 SIMD = os.environ.get("FASTFACTOR_SIMD", "1") != "0"
 DEBUG = os.environ.get("FASTFACTOR_DEBUG", "0") == "1"
+INTRINSICS = SIMD and not DEBUG and not numba.config.DISABLE_JIT  # whether code is written in terms of LLVM
 
 
 def compute_digest() -> str:

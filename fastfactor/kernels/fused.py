@@ -7,13 +7,12 @@ kernel and one that loads it from the disk cache. Where results must be equal in
 
 from __future__ import annotations
 
-import numba
 from llvmlite import ir
 from numba import types
 from numba.core import cgutils
 from numba.extending import intrinsic
 
-from fastfactor.kernels.compiling import DEBUG, SIMD, kernel
+from fastfactor.kernels.compiling import INTRINSICS, kernel
 from fastfactor.kernels.simd import VecType, _join, _split, _widen
 
 
@@ -56,7 +55,7 @@ def _sum_up(typingctx, v):
     return v.dtype(v), codegen
 
 
-if SIMD and not DEBUG and not numba.config.DISABLE_JIT:
+if INTRINSICS:
     muladd, sum_up = _muladd, _sum_up
 else:
 

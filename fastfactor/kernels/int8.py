@@ -14,7 +14,6 @@ the products of all rows, ROWS at a time, and the columns from `first` on, PANEL
 
 from __future__ import annotations
 
-import numba
 import numpy as np
 from llvmlite import ir
 from numba import types
@@ -22,7 +21,7 @@ from numba.core import cgutils
 from numba.core.registry import cpu_target
 from numba.extending import intrinsic
 
-from fastfactor.kernels.compiling import DEBUG, SIMD, kernel
+from fastfactor.kernels.compiling import INTRINSICS, kernel
 
 ROWS = 8  # of a step
 PANEL = 32  # columns of a step
@@ -126,7 +125,7 @@ def _multiply_plain(rows, columns, first, tile):
     np.dot(rows, columns[first : first + tile.shape[1]].T, tile)
 
 
-if SIMD and not DEBUG and not numba.config.DISABLE_JIT and _has_vnni():
+if INTRINSICS and _has_vnni():
     ROW_CODE, COLUMN_CODE, SUM = np.dtype(np.int8), np.dtype(np.uint8), np.dtype(np.int32)
     shape_of_columns, put, multiply = _shape_in_panels, _put_in_panels, _multiply_panels
 else:

@@ -17,7 +17,6 @@ from __future__ import annotations
 import operator
 from typing import NamedTuple
 
-import numba
 import numpy as np
 from llvmlite import ir
 from numba import types
@@ -33,7 +32,7 @@ from numba.extending import (
     unbox,
 )
 
-from fastfactor.kernels.compiling import DEBUG, FASTMATH, SIMD
+from fastfactor.kernels.compiling import FASTMATH, INTRINSICS
 
 _FLAGS = tuple(sorted(FASTMATH))
 CACHE_LINE = 64  # bytes; only the number of prefetches depends on it
@@ -352,7 +351,7 @@ def _zeros(typingctx, M, static):
     return vec(M, static), codegen
 
 
-if SIMD and not DEBUG and not numba.config.DISABLE_JIT:
+if INTRINSICS:
     load, store, prefetch, conj, total, zeros = _load, _store, _prefetch, _conj, _total, _zeros
     maximum = _maximum
 else:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import numba
 import numpy as np
 from llvmlite import ir
 from llvmlite.binding import get_process_triple
@@ -10,7 +9,7 @@ from numba import types
 from numba.core import cgutils
 from numba.extending import intrinsic
 
-from fastfactor.kernels.compiling import DEBUG, SIMD, kernel
+from fastfactor.kernels.compiling import INTRINSICS, kernel
 
 # Factors that only ever shrink (of a column of zeros, say) end among the subnormal numbers, where one update costs a
 # hundred. x86 has a switch for that, one per thread: bits 15 and 6 of its control register make them zero.
@@ -50,7 +49,7 @@ def _restore_subnormals(typingctx, before):
     return types.void(types.uint32), codegen
 
 
-if SIMD and not DEBUG and not numba.config.DISABLE_JIT:
+if INTRINSICS:
     flush_subnormals, restore_subnormals = _flush_subnormals, _restore_subnormals
 else:
 

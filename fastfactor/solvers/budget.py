@@ -21,7 +21,7 @@ from fastfactor.solvers.memory import choose_spec
 _INDEX = 8  # bytes of a position in most arrays of one number for each row and column
 _SIDE_NUMBERS = 9  # numbers of 8 bytes for each row and column: orders, their inverse, penalties and steps
 _MAPPED_HELD = 1 / 8  # of the held-out entries that lie in a file, resident at a time
-_FIXED = 1 << 24  # threads, small arrays, what the allocator keeps
+_FIXED = {"threads and small arrays": float(1 << 24)}  # and what the allocator keeps
 
 
 @dataclass(frozen=True)
@@ -63,14 +63,14 @@ def predict_memory(size: Size, planned: Planned) -> dict[str, float]:
     """Return the bytes that a fit of stored entries will take at its peak, by what they are for."""
     n_rows, n_cols = size.shape
     item, n = planned.dtype.itemsize, size.n_entries
-    sides = (n_rows + n_cols) * _SIDE_NUMBERS * _INDEX + _FIXED
+    sides = (n_rows + n_cols) * _SIDE_NUMBERS * _INDEX
     factors = (n_rows + n_cols) * (choose_spec(planned.rank, biases=True)[1] + 1) * item
     drawn = max(n_rows, n_cols) * planned.rank * item * (3 if planned.dtype.kind == "c" else 1)
     longest = -(-max(n_rows, n_cols) // choose_stripes(size.shape, n))
     entry = entry_dtype(longest, planned.dtype, weighted=planned.weighted).itemsize
     extra = n * 30 if planned.weighted else 0  # the weights, as they come and in float64, and two orders
     looked = n * (size.value_size * size.on_disk + 2) if planned.looks else 0
-    given: dict[str, float] = {"the matrix": size.kept + extra, "numbers for each row and column": sides}
+    given: dict[str, float] = {"the matrix": size.kept + extra, "numbers for each row and column": sides, **_FIXED}
     pair = 2 * _INDEX + item
 
     def hold(share: float) -> dict[str, float]:
@@ -95,4 +95,4 @@ def predict_memory(size: Size, planned: Planned) -> dict[str, float]:
 def predict_dense_memory(shape: tuple[int, int], kept: int, item: int, rank: int) -> dict[str, float]:
     """Return the same for a fit of every entry, whose matrix takes `kept` bytes unless the user's own will do."""
     cells, factors = shape[0] * shape[1] * item, sum(shape) * (choose_spec(rank, biases=True)[1] + 1) * item
-    return {"the matrix": kept + 2 * cells, "factors": 2 * factors, "other": _FIXED}
+    return {"the matrix": kept + 2 * cells, "factors": 2 * factors, **_FIXED}

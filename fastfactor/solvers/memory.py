@@ -71,3 +71,10 @@ def copy_factors(source: Factors, target: Factors | None = None) -> Factors:
     for old, new in zip(source, target, strict=True):
         np.copyto(new, old)
     return target
+
+
+def restore_order(M: NDArray[Any], order: NDArray[np.int64]) -> NDArray[Any]:
+    """Return a copy of `M` in the order of the matrix: what stands at p goes to order[p]."""
+    out = np.empty(M.shape, M.dtype)
+    out[order] = M
+    return out

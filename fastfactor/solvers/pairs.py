@@ -6,7 +6,6 @@ from dataclasses import replace
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from fastfactor.kernels.update import Factors
 from fastfactor.matrix.pairs import PairGrid
@@ -14,6 +13,7 @@ from fastfactor.matrix.positives import Positives
 from fastfactor.solvers.fitting import Fitted, Task, order_penalty
 from fastfactor.solvers.held_ranks import HeldRanks
 from fastfactor.solvers.journal import log, trial_callback
+from fastfactor.solvers.memory import restore_order
 from fastfactor.solvers.schedule import Penalty
 from fastfactor.solvers.selection import choose_penalty
 from fastfactor.solvers.sgd import Run, fit_factors
@@ -26,13 +26,7 @@ FIRST_PENALTY = 0.01
 
 def _in_order(factors: Factors, grid: PairGrid) -> Factors:
     """Return the factors in the order of the matrix."""
-
-    def restore(M: NDArray[Any], order: NDArray[np.int64]) -> NDArray[Any]:
-        out = np.empty_like(M)
-        out[order] = M
-        return out
-
-    U, V = restore(factors.U, grid.row_order), restore(factors.V, grid.col_order)
+    U, V = restore_order(factors.U, grid.row_order), restore_order(factors.V, grid.col_order)
     return Factors(U, V, factors.row_bias, factors.col_bias)
 
 

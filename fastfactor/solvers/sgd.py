@@ -18,7 +18,7 @@ from fastfactor.matrix.grid import Held
 from fastfactor.matrix.mapped import drop_pages, is_mapped
 from fastfactor.solvers.journal import Epoch, Journal, Progress, log
 from fastfactor.solvers.schedule import Penalty, Schedule
-from fastfactor.threads import launch
+from fastfactor.threads import launch, using_threads_for
 
 _MAX_HALVINGS = 8
 _EXPLODED = 10.0  # times the loss of predicting zero: no descent on the way to a minimum gets there
@@ -212,7 +212,8 @@ def fit_factors(grid: Sweepable, run: Run) -> tuple[Factors, list[Epoch], Schedu
         run.schedule = run.schedule.halved()
     while True:
         try:
-            return _descend(grid, run, progress), progress.history, run.schedule
+            with using_threads_for(grid.n_entries * progress.factors.U.shape[1]):
+                return _descend(grid, run, progress), progress.history, run.schedule
         except _Diverged:
             last = progress.history[-1]
             if progress.attempt == _MAX_HALVINGS:

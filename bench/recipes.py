@@ -40,10 +40,10 @@ TUNED = {
     ("filmtrust", "cmfrec"): Recipe(32, regularization=0.1, n_epochs=8, biases=True),
     ("jester5k", "libmf"): Recipe(64, regularization=0.25, learning_rate=0.05, n_epochs=24),
     ("jester5k", "cmfrec"): Recipe(64, regularization=0.25, n_epochs=4, biases=True),
-    ("yelp-herec", "libmf"): Recipe(8, regularization=0.1, learning_rate=0.1, n_epochs=15),
-    ("yelp-herec", "cmfrec"): Recipe(16, regularization=0.6, n_epochs=1, biases=True),
-    ("epinions", "libmf"): Recipe(16, regularization=0.1, learning_rate=0.05, n_epochs=31),  # ranks above 16: not tried
-    ("epinions", "cmfrec"): Recipe(16, regularization=0.1, n_epochs=1, biases=True),  # the first of the grid
+    ("yelp-herec", "libmf"): Recipe(8, regularization=0.1, learning_rate=0.1, n_epochs=13),
+    ("yelp-herec", "cmfrec"): Recipe(64, regularization=0.6, n_epochs=1, biases=True),
+    ("epinions", "libmf"): Recipe(8, regularization=0.1, learning_rate=0.1, n_epochs=16),
+    ("epinions", "cmfrec"): Recipe(64, regularization=0.4, n_epochs=1, biases=True),
     ("5M", "libmf"): Recipe(32, regularization=0.035, learning_rate=0.1, n_epochs=10),
     ("5M", "fastfactor"): Recipe(16, regularization=0.04, learning_rate=0.06, n_epochs=18, biases=True),
     ("5M", "loops-blocks"): Recipe(18, regularization=0.02, learning_rate=0.02, n_epochs=20),

@@ -23,6 +23,7 @@ from fastfactor.solvers.memory import choose_spec, draw_factors, make_nonnegativ
 from fastfactor.solvers.schedule import (
     AUTO_EPOCHS,
     AUTO_LEARNING_RATE,
+    SPREAD,
     Penalty,
     Schedule,
     count_epochs_of_all,
@@ -107,9 +108,7 @@ class Task:
 
         def draw() -> Factors:
             level = self.standard.level if self.start is None else 0.0
-            factors = draw_factors(
-                grid.shape, options.rank, self.width, self.dtype, schedule.spread, options.seed, level
-            )
+            factors = draw_factors(grid.shape, options.rank, self.width, self.dtype, SPREAD, options.seed, level)
             if self.start is not None:
                 self.start.write(factors, (grid.row_order, grid.col_order), self.standard)
             return make_nonnegative(factors, options.nonnegative)

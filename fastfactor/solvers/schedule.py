@@ -12,9 +12,7 @@ from numpy.typing import NDArray
 AUTO_LEARNING_RATE = 0.05
 AUTO_EPOCHS = 40
 FALL = 3  # the power with which it falls; with a square the middle epochs come out behind (docs/performance.md)
-SPREAD = 0.02  # of the first predictions about their mean: so small that the saddle holds no epochs of a short fit
-_LEAST_SPREAD = 0.001
-_SPREAD_EPOCHS = 10  # up to which a fit is short
+SPREAD = 0.02  # of the first predictions about their mean: small, but not so small that the saddle there holds epochs
 
 
 def count_epochs_of_all(shape: tuple[int, int]) -> int:
@@ -46,15 +44,6 @@ class Schedule:
     def rate(self, epoch: int) -> float:
         """Return the step size of an epoch, counted from 0."""
         return self.learning_rate * (1.0 - epoch / self.n_epochs) ** FALL
-
-    @property
-    def spread(self) -> float:
-        """Standard deviation of the first predictions about their mean, for standardised values.
-
-        From a smaller one the strong directions grow before the weak ones, which predicts better (docs/performance.md),
-        but leaves the saddle later: it falls as the square of the number of epochs, within bounds.
-        """
-        return max(SPREAD * min(1.0, _SPREAD_EPOCHS / self.n_epochs) ** 2, _LEAST_SPREAD)
 
     def halved(self) -> Schedule:
         """Return the schedule with half the step size."""

@@ -20,9 +20,10 @@ _REENTRANT_LAYERS = frozenset({"tbb", "omp"})
 # other programs have the cores each call waits until its last thread gets a turn (docs/performance.md).
 _WORTH_SHARING = 1e5
 
-# How often GNU OpenMP's threads look for work before they sleep. It has them spin a hundred times as long, through the
-# turns of the very threads that they wait for, where other programs have the cores (docs/performance.md).
-_SPINS = {"GOMP_SPINCOUNT": "3000"}
+# How often GNU OpenMP's threads look for work before they sleep. It has them spin ten times as long, through the
+# turns of the very threads that they wait for, where other programs have the cores; with a tenth of this they fall
+# asleep between the calls of one solver, at rest too (docs/performance.md).
+_SPINS = {"GOMP_SPINCOUNT": "30000"}
 _SPIN_VARIABLES = {"GOMP_SPINCOUNT", "OMP_WAIT_POLICY"}
 
 _lock = threading.RLock()

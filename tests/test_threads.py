@@ -52,7 +52,7 @@ def test_small_rounds_stay_on_one_thread(python):
 
 
 @pytest.mark.skipif(not find_layer("omppool"), reason="Numba was built without OpenMP")
-@pytest.mark.parametrize(("given", "heard"), [({}, "3000"), ({"GOMP_SPINCOUNT": "77"}, "77")])
+@pytest.mark.parametrize(("given", "heard"), [({}, "30000"), ({"GOMP_SPINCOUNT": "77"}, "77")])
 def test_waiting_threads_sleep_soon_unless_the_environment_says_otherwise(given, heard):
     unset = {"GOMP_SPINCOUNT": None, "OMP_WAIT_POLICY": None, "OMP_DISPLAY_ENV": "verbose"}
     result = run_python(SHARED, env={**unset, "NUMBA_THREADING_LAYER": "omp", "NUMBA_NUM_THREADS": 2, **given})

@@ -88,9 +88,9 @@ def using_threads(n_threads: int | None) -> Iterator[int]:
         numba.set_num_threads(before)
 
 
-def using_threads_for(work: float) -> contextlib.AbstractContextManager[int]:
-    """Run rounds of kernel calls that update `work` numbers each: on one thread where it is not worth sharing."""
-    return using_threads(None if work >= _WORTH_SHARING else 1)
+def using_threads_for(work: float, least: float = _WORTH_SHARING) -> contextlib.AbstractContextManager[int]:
+    """Run rounds of kernel calls that update `work` numbers each: on one thread where that is less than `least`."""
+    return using_threads(None if work >= least else 1)
 
 
 def _check_fork() -> None:

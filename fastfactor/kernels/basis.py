@@ -77,19 +77,19 @@ def combine(Q, lo, hi, r, C, q, static):
 
 
 @kernel
-def add_up(G, W, start, stop, static):
-    """Make rows start:stop of W the sum of G[s], which become zero."""
+def add_up(Q, b, n_sums, start, stop, static):
+    """Add rows start:stop of the blocks after b, which become zero, to those of block b: n_sums blocks in all."""
     for r in range(start, stop):
-        w = zeros(W, static)
-        for s in range(G.shape[0]):
-            w = w + load(G[s], r, 0, static)
-            store(G[s], r, 0, zeros(W, static), static)
-        store(W, r, 0, w, static)
+        w = load(Q[b], r, 0, static)
+        for s in range(b + 1, b + n_sums):
+            w = w + load(Q[s], r, 0, static)
+            store(Q[s], r, 0, zeros(Q, static), static)
+        store(Q[b], r, 0, w, static)
 
 
 @parallel_kernel
-def collect(G, Q, head, lo, hi, starts, C, S, signs, static):
-    """Block hi of Q = W, the sum of G[s], which become zero; C[t] = Q_t^H W_t for rows t, blocks :head and lo:hi.
+def collect(Q, head, lo, hi, n_sums, starts, C, S, signs, static):
+    """Block hi of Q, called W, takes in the sums in the blocks after it; C[t] = Q_t^H W_t of blocks :head and lo:hi.
 
     On the way the sketch S[0], which is Q signs, takes in block hi - 1.
     """
@@ -98,7 +98,7 @@ def collect(G, Q, head, lo, hi, starts, C, S, signs, static):
         C_t[:] = 0
         for start in range(starts[t], starts[t + 1], TILE):
             stop = min(start + TILE, starts[t + 1])
-            add_up(G, W, start, stop, static)
+            add_up(Q, hi, n_sums, start, stop, static)
             for b in range(head):
                 add_products(Q, b, W, start, stop, C_t, 0, static)
             for b in range(lo, hi):
@@ -141,18 +141,42 @@ def transform(Q, b, T, starts, M, static):
             add_products(own, 0, X, start, stop, M_t, 0, static)
 
 
+@kernel
+def rotate_quad(Q, n_blocks, r, Y, tile, static):
+    """Rows r to r + 3 of Q = those of Q Y, of the first blocks; `tile`, (1, 4, columns of Y), keeps a copy of them."""
+    for q in range(Y.shape[1] // static.lanes):
+        w0, w1, w2, w3 = combine(Q, 0, n_blocks, r, Y, q, static)
+        store_quad(tile[0], 0, q, w0, w1, w2, w3, static)
+    width = Q.shape[2]
+    for b in range(Y.shape[1] // width):
+        for i in range(4):
+            Q[b, r + i] = tile[0, i, b * width : (b + 1) * width]
+
+
 @parallel_kernel
 def rotate(Q, n_blocks, Y, starts, tiles, static):
-    """Q = Q Y of the first blocks, in place, as many columns as Y has; tiles[t] are four rows that slice t works on."""
+    """Q = Q Y of the first blocks, in place, as many columns as Y has; slice t works on tiles[t]."""
     for t in prange(len(starts) - 1):
-        tile, width = tiles[t], Q.shape[2]
         for r in range(starts[t], starts[t + 1], 4):
-            for q in range(Y.shape[1] // static.lanes):
-                w0, w1, w2, w3 = combine(Q, 0, n_blocks, r, Y, q, static)
-                store_quad(tile, 0, q, w0, w1, w2, w3, static)
-            for b in range(Y.shape[1] // width):
-                for i in range(4):
-                    Q[b, r + i] = tile[i, b * width : (b + 1) * width]
+            rotate_quad(Q, n_blocks, r, Y, tiles[t], static)
+
+
+@parallel_kernel
+def restart(Q, n_blocks, Y, starts, tiles, S, signs, static):
+    """Q = Q Y of the first blocks, in place; the block after them moves after the new ones; the rest becomes zero.
+
+    The sketch S[0] becomes Q signs, of the new blocks.
+    """
+    for t in prange(len(starts) - 1):
+        tile, S_t, kept = tiles[t], S[0], Y.shape[1] // Q.shape[2]
+        for r in range(starts[t], starts[t + 1], 4):
+            w0, w1, w2, w3 = load_quad(Q[n_blocks], r, 0, static)
+            rotate_quad(Q, n_blocks, r, Y, tile, static)
+            for b in range(kept + 1, Q.shape[0]):
+                Q[b, r : r + 4] = 0
+            store_quad(Q[kept], r, 0, w0, w1, w2, w3, static)
+            s0, s1, s2, s3 = combine(tile, 0, 1, 0, signs, 0, static)
+            store_quad(S_t, r, 0, s0, s1, s2, s3, static)
 
 
 @parallel_kernel

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import math
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,18 +12,22 @@ import scipy.linalg
 from numpy.typing import NDArray
 
 from fastfactor.blas import one_blas_thread
-from fastfactor.matrix.operand import Operand
+from fastfactor.matrix.inputs import is_sparse
+from fastfactor.matrix.operand import BLOCK, Operand
 from fastfactor.matrix.operators import as_operand, to_dense
 from fastfactor.matrix.streaming import as_stream, is_stream
 from fastfactor.matrix.values import find_largest, power_of_two
 from fastfactor.solvers.tall import compute_phases
-from fastfactor.solvers.triplets import Search, find_triplets
-from fastfactor.threads import using_threads
+from fastfactor.solvers.triplets import Search, basis_size, find_triplets
+from fastfactor.threads import using_threads, using_threads_for
 
 Array = NDArray[Any]
 
 LAPACK_WORK = 2_000_000  # m n min(m, n) up to which LAPACK's dense SVD is the quickest tool
 LAPACK_SIZE = 4_000_000  # entries up to which a dense SVD finds the smallest values
+# Multiplications of a pass and of a reading of the basis from which a second thread saves more than it costs: below, it
+# saves a tenth at rest, and beside a BLAS whose threads still spin it doubles the time (docs/performance.md).
+SHARED_WORK = 1_300_000
 
 
 @dataclass
@@ -60,11 +66,17 @@ def decompose(A: Any, search: Search, rng: np.random.Generator, first: Array | N
     """
     m, n = A.shape
     work = m * n * min(m, n)
-    with using_threads(search.n_threads), one_blas_thread():
+    with using_threads(search.n_threads), one_blas_thread(), _sharing(A, search.k):
         if search.k == min(m, n) or work <= LAPACK_WORK or (not search.largest and m * n <= LAPACK_SIZE):
             return _decompose_dense(to_dense(A), search)
         operand = as_stream(A, m < n) if is_stream(A) else as_operand(A, search.n_threads, rng)
         return _decompose_operand(operand, m < n, search, rng, first)
+
+
+def _sharing(A: Any, k: int) -> contextlib.AbstractContextManager[int]:
+    """Run passes over A on as many threads as they are worth."""
+    work = BLOCK * (A.nnz + min(A.shape) * basis_size(k)) if is_sparse(A) else math.inf
+    return using_threads_for(work, SHARED_WORK)
 
 
 def decompose_operand(operand: Operand, is_adjoint: bool, search: Search, rng: np.random.Generator) -> Decomposition:

@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fastfactor.blas import aligned_empty, aligned_zeros, pad
-from fastfactor.kernels.basis import add_inner, collect, multiply, rotate, subtract, transform
+from fastfactor.kernels.basis import add_inner, collect, multiply, restart, subtract, transform
 from fastfactor.matrix.operand import BLOCK, LANES, N_SLICES
 from fastfactor.solvers.tall import fixed_parts, widen
 from fastfactor.threads import launch
@@ -84,8 +84,9 @@ class Basis:
 
     Attributes
     ----------
-    Q : (size // BLOCK + 1, rows, BLOCK) array
-        Orthonormal columns in blocks, of which the first p columns are in use; the next block waits after them.
+    Q : (size // BLOCK + N_SLICES, rows, BLOCK) array
+        Orthonormal columns in blocks, of which the first p columns are in use; the next block waits after them. It is
+        made where it stays: a pass adds to it, and to the blocks of zeros after it.
     S : (1, rows, BLOCK) array
         Q times random signs: a vector with parts of size x in the space of Q has inner products of about x with S.
     H : (size, size) array
@@ -107,8 +108,7 @@ class Basis:
     def __post_init__(self) -> None:
         rows = pad(self.n, 4)
         self.parts = fixed_parts(rows)
-        self.Q = aligned_zeros((self.size // BLOCK + 1, rows, BLOCK), self.dtype)
-        self.G = aligned_zeros((N_SLICES, rows, BLOCK), self.dtype)
+        self.Q = aligned_zeros((self.size // BLOCK + N_SLICES, rows, BLOCK), self.dtype)
         n_parts = len(self.parts) - 1
         self.C = np.zeros((n_parts, self.size, BLOCK), self.dtype)
         self.K, self.M = np.zeros((2, n_parts, BLOCK, BLOCK), self.dtype)
@@ -149,8 +149,8 @@ class Basis:
         """Multiply the newest block by B, extend H, and orthonormalise what is outside the basis as the next block."""
         p, end, new = self.p, self.n_blocks, slice(self.p - BLOCK, self.p)
         lo, head = (max(0, end - 2), min(HEAD, max(0, end - 2))) if self.is_local else (end, 0)
-        operator.add_gram(self.Q[end - 1], self.G)
-        launch(collect, self.G, self.Q, head, lo, end, self.parts, self.C, self.S, self.signs, LANES)
+        operator.add_gram(self.Q[end - 1], self.Q[end : end + N_SLICES])
+        launch(collect, self.Q, head, lo, end, N_SLICES, self.parts, self.C, self.S, self.signs, LANES)
         if not self.is_local:
             self._add_inner()
             lo = 0
@@ -224,11 +224,9 @@ class Basis:
 
     def restart(self, Y: NDArray[Any], theta: NDArray[np.float64]) -> None:
         """Go on with the Ritz vectors Q Y, a multiple of BLOCK, and their values; the next block stays what it is."""
-        X, tiles = self.Q[self.n_blocks], np.zeros((len(self.parts) - 1, 4, Y.shape[1]), self.dtype)
-        launch(rotate, self.Q, self.n_blocks, np.ascontiguousarray(Y, self.dtype), self.parts, tiles, LANES)
+        Y, tiles = np.ascontiguousarray(Y, self.dtype), np.zeros((len(self.parts) - 1, 1, 4, Y.shape[1]), self.dtype)
+        launch(restart, self.Q, self.n_blocks, Y, self.parts, tiles, self.S, self.signs, LANES)
         self.p, self.is_local = Y.shape[1], False
-        self.Q[self.n_blocks] = X
-        launch(multiply, self.Q, self.n_blocks, self.signs, self.S[0], self.parts, LANES)
         self.H[:] = 0
         self.H[np.arange(self.p), np.arange(self.p)] = theta
 

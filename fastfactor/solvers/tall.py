@@ -68,7 +68,7 @@ def times(V: Array, T: Array) -> Array:
 def rotate_rows(U: Array, T: Array) -> None:
     """Replace U by U T."""
     starts = fixed_parts(len(U))
-    tiles = np.zeros((len(starts) - 1, 4, U.shape[1]), U.dtype)
+    tiles = np.zeros((len(starts) - 1, 1, 4, U.shape[1]), U.dtype)
     launch(rotate, U[None], 1, _fill_up(T, U), starts, tiles, LANES)
 
 

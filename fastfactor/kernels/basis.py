@@ -147,10 +147,11 @@ def rotate_quad(Q, n_blocks, r, Y, tile, static):
     for q in range(Y.shape[1] // static.lanes):
         w0, w1, w2, w3 = combine(Q, 0, n_blocks, r, Y, q, static)
         store_quad(tile[0], 0, q, w0, w1, w2, w3, static)
-    width = Q.shape[2]
-    for b in range(Y.shape[1] // width):
-        for i in range(4):
-            Q[b, r + i] = tile[0, i, b * width : (b + 1) * width]
+    chunks = Q.shape[2] // static.lanes
+    for b in range(Y.shape[1] // Q.shape[2]):
+        for q in range(chunks):
+            w0, w1, w2, w3 = load_quad(tile[0], 0, b * chunks + q, static)
+            store_quad(Q[b], r, q, w0, w1, w2, w3, static)
 
 
 @parallel_kernel
@@ -172,8 +173,9 @@ def restart(Q, n_blocks, Y, starts, tiles, S, signs, static):
         for r in range(starts[t], starts[t + 1], 4):
             w0, w1, w2, w3 = load_quad(Q[n_blocks], r, 0, static)
             rotate_quad(Q, n_blocks, r, Y, tile, static)
+            z = zeros(Q, static)
             for b in range(kept + 1, Q.shape[0]):
-                Q[b, r : r + 4] = 0
+                store_quad(Q[b], r, 0, z, z, z, z, static)
             store_quad(Q[kept], r, 0, w0, w1, w2, w3, static)
             s0, s1, s2, s3 = combine(tile, 0, 1, 0, signs, 0, static)
             store_quad(S_t, r, 0, s0, s1, s2, s3, static)

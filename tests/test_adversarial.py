@@ -5,6 +5,7 @@ import warnings
 import numpy as np
 import pytest
 import scipy.sparse as sp
+from campaign import run_shards, tell
 from scipy.sparse.linalg import aslinearoperator
 from spectra import MATRICES, in_long, judge, sparse_by_chance
 
@@ -102,6 +103,16 @@ def test_single_precision_serves_values_of_any_size(exponent):
         assert result.converged
         if abs(exponent) < 38:  # others lose digits by being stored
             assert result.n_passes == usual.n_passes
+
+
+@pytest.mark.parametrize("count", [120, pytest.param(20_000, marks=pytest.mark.long)])
+def test_random_spectra(tmp_path, count):
+    """Of any kind, size, dtype and form, to any tolerance: nothing that is said of a triplet is untrue."""
+    outcomes, faults = run_shards("spectra_calls.py", count, max(60, count // 20), tmp_path)
+    assert not faults, tell(faults)
+    assert sum(outcomes.values()) == count
+    assert sum(n for name, n in outcomes.items() if name.endswith("leading")) > count / 4
+    assert sum(n for name, n in outcomes.items() if name.endswith("short")) > count / 20
 
 
 @pytest.mark.parametrize("name", IN_RANGE)

@@ -122,7 +122,8 @@ def compute_loss(factors: Factors, held: Held, place: NDArray[Any] | None, stati
 def compute_shrink(lr: Any, reg: Any, real: Any) -> Any:
     """Return what the penalty `reg` leaves of a factor in one step `lr`; of each there is one, or one per row."""
     shrink = 1 - lr * np.asarray(reg)
-    return shrink.astype(real) if shrink.ndim else real(shrink)
+    with np.errstate(over="ignore"):  # beside weights of next to nothing a penalty is endless: the fit diverges
+        return shrink.astype(real) if shrink.ndim else real(shrink)
 
 
 def _cut_by_time(order: NDArray[np.int64], work: int) -> Iterator[NDArray[np.int64]]:

@@ -28,7 +28,8 @@ class SVDResult:
     Vt : (k, n_cols) array
         Right singular vectors, conjugated, as orthonormal rows: ``A ~ (U * s) @ Vt``.
     residuals : (k,) float64 array
-        ``max(|| A v - s u ||, || A^H u - s v ||) / s_1`` for each triplet, computed anew from A.
+        ``max(|| A v - s u ||, || A^H u - s v ||) / s_1`` for each triplet, computed anew from A, in double
+        precision; a result in single precision is rounded after that.
     converged : bool
         Whether all residuals meet the tolerance that was asked for.
     n_passes : int

@@ -168,6 +168,8 @@ calls = {
     "chosen": lambda: ff.fit(X, 16, max_epochs=2).U,
     "zero": lambda: ff.fit(D, 8, unobserved="zero", max_epochs=2).U,
     "weak": lambda: ff.fit(X, 16, unobserved="weak", max_epochs=1, regularization=0.1, unobserved_weight=0.1).U,
+    "pairs": lambda: ff.fit(X, 16, unobserved="weak", loss="bpr", max_epochs=1, regularization=0.1).U,
+    "sampled": lambda: ff.fit(X[:3000], 8, posterior_samples=1, max_epochs=1).U,
     "svd": lambda: ff.svd(X, 5, tol=1e-3).U,
     "dense svd": lambda: ff.svd(D, 5).U,
     "pca": lambda: ff.pca(X, 5, tol=1e-3).U,
@@ -183,7 +185,8 @@ def size():
     return 1024 * next(int(line.split()[1]) for line in lines if line.startswith("VmSize"))
 
 found = {}
-for name, call in calls.items():
+for name in sys.argv[3:] or calls:
+    call = calls[name]
     call()
     expected, threads, refused = call().tobytes(), numba.get_num_threads(), 0
     rooms = np.linspace(0, float(sys.argv[2]) * 1e6, int(sys.argv[1])).astype(int)

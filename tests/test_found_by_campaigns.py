@@ -12,6 +12,7 @@ from test_storage import forge, make_model
 
 import fastfactor as ff
 from fastfactor import folders
+from fastfactor.exceptions import DivergenceError
 from fastfactor.manifest import MANIFEST
 from fastfactor.model import Factorization
 from fastfactor.solvers import dispatch, journal
@@ -321,3 +322,9 @@ def test_scores_that_overflow_say_nothing(left, right):
     cols, scores = model.recommend(range(20), 2)
     assert (cols == ([0, 1] if right else -1)).all()
     assert not np.isfinite(scores).any()
+
+
+def test_weights_of_next_to_nothing_say_nothing():
+    """Beside them a penalty is beyond float32: a warning of NumPy's came before the error."""
+    with pytest.raises(DivergenceError):
+        ff.fit(np.array([[1.0, 2.0]]), 3, sample_weight=[[1e-45, 7e-45]], max_epochs=2, regularization=0.1)

@@ -83,7 +83,7 @@ def _as_sparse_operand(A: Any, is_adjoint: bool) -> SparseOperand:
     arrays = A.indptr, A.indices, values
     if is_adjoint != (A.format == "csc"):  # otherwise the CSC arrays of A are the CSR arrays of its transpose
         arrays = transpose_arrays(*arrays, A.shape[1 if is_adjoint else 0])
-    return SparseOperand(*arrays, A.shape[::-1] if is_adjoint else A.shape, power_of_two(size))
+    return SparseOperand(*arrays, A.shape[::-1] if is_adjoint else A.shape, power_of_two(size, harmless=0))
 
 
 def check_finite_matrix(A: Any) -> None:

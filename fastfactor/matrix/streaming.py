@@ -76,7 +76,7 @@ def as_stream(A: Any, is_adjoint: bool) -> Operand:
     values, shape = A.data, A.shape
     if is_by_column:  # its arrays are the CSR arrays of its transpose
         values, shape = values.conj() if values.dtype.kind == "c" else values, shape[::-1]
-    operand = MappedOperand(A.indptr, A.indices, values, shape, power_of_two(largest))
+    operand = MappedOperand(A.indptr, A.indices, values, shape, power_of_two(largest, harmless=0))
     return operand if is_by_column == is_adjoint else AdjointOperand(operand)
 
 

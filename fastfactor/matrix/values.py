@@ -17,10 +17,13 @@ _SHORT = 1 << 14  # fewer numbers are not worth a launch
 _BITS = {"f": np.uint32, "d": np.uint64}
 
 
-def power_of_two(size: float) -> float:
-    """Return the power of two that brings `size` to [1/2, 1); 1 where squares are harmless as they are."""
+def power_of_two(size: float, harmless: int = 100) -> float:
+    """Return the power of two that brings `size` to [1/2, 1); 1 where its exponent is harmless.
+
+    Up to 100, squares of squares are numbers in double precision. Passes in single precision have no such room.
+    """
     exponent = int(np.frexp(size)[1])
-    return 1.0 if size == 0.0 or abs(exponent) <= 100 else float(2.0 ** -max(min(exponent, 1000), -1000))
+    return 1.0 if size == 0.0 or abs(exponent) <= harmless else float(2.0 ** -max(min(exponent, 1000), -1000))
 
 
 def check_finite(size: float) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
@@ -22,7 +22,8 @@ from fastfactor.threads import launch, using_threads_for
 
 _MAX_HALVINGS = 8
 _EXPLODED = 10.0  # times the loss of predicting zero: no descent on the way to a minimum gets there
-_WORK_PER_LAUNCH = 4e8  # numbers updated in one kernel call: 0.1 s or so, then Ctrl-C and deadlines get their turn
+_SECONDS_PER_LAUNCH = 0.1  # then Ctrl-C and deadlines get their turn
+_FIRST_WORK = 2e7  # numbers updated in the first kernel call of an epoch: 5 ms or so, and 0.1 s where entries cost most
 _LOSS_SLICES = 64
 _MAPPED_SLICES = 8  # of these at a time where the held-out entries lie in a file
 
@@ -121,7 +122,21 @@ def compute_loss(factors: Factors, held: Held, place: NDArray[Any] | None, stati
 def compute_shrink(lr: Any, reg: Any, real: Any) -> Any:
     """Return what the penalty `reg` leaves of a factor in one step `lr`; of each there is one, or one per row."""
     shrink = 1 - lr * np.asarray(reg)
-    return shrink.astype(real) if shrink.ndim else real(shrink)
+    with np.errstate(over="ignore"):  # beside weights of next to nothing a penalty is endless: the fit diverges
+        return shrink.astype(real) if shrink.ndim else real(shrink)
+
+
+def _cut_by_time(order: NDArray[np.int64], work: int) -> Iterator[NDArray[np.int64]]:
+    """Yield the diagonals in groups whose time is about right, judging by the group before; `work` is that of all.
+
+    Ranks, losses and machines differ too much for a fixed number. No result depends on where the cuts are.
+    """
+    start, count = 0, max(1, int(len(order) * _FIRST_WORK / max(work, 1)))
+    while start < len(order):
+        began = time.perf_counter()
+        yield order[start : start + count]
+        start += count
+        count = max(1, int(count * _SECONDS_PER_LAUNCH / max(time.perf_counter() - began, 1e-6)))
 
 
 def update_epoch(grid: Sweepable, factors: Factors, run: Run, epoch: int, static: Any) -> float:
@@ -147,8 +162,7 @@ def update_epoch(grid: Sweepable, factors: Factors, run: Run, epoch: int, static
     losses = np.zeros((B, B))
     order = np.random.default_rng([run.seed, 2, epoch]).permutation(B)
     grid.begin_epoch(epoch, order)
-    n_launches = min(B, int(np.ceil(grid.n_entries * factors.U.shape[1] / _WORK_PER_LAUNCH)))
-    for diagonals in np.array_split(order, n_launches):
+    for diagonals in _cut_by_time(order, grid.n_entries * factors.U.shape[1]):
         if time.perf_counter() > run.deadline:
             raise TimeoutError
         grid.sweep(factors, diagonals, losses, step, static)

@@ -110,7 +110,8 @@ def measure_pass(folder: str, where: str, n_threads: int) -> dict[str, float]:
     """Seconds that B^H B X takes, and growth of the peak; runs inside the measured process."""
     import fastfactor as ff
     from fastfactor.blas import aligned_zeros
-    from fastfactor.matrix.operators import BLOCK, N_SLICES, as_operand
+    from fastfactor.matrix.operand import BLOCK, N_SLICES
+    from fastfactor.matrix.operators import as_operand
     from fastfactor.matrix.streaming import as_stream
     from fastfactor.threads import using_threads
 

@@ -43,7 +43,7 @@ def _parser() -> argparse.ArgumentParser:
 
     running = commands.add_parser("run", help="run suites; all of them when none is named")
     running.add_argument("suites", nargs="*", help="names of suites")
-    running.add_argument("--quick", action="store_true", help="smaller matrices, fewer repeats: minutes for all")
+    running.add_argument("--quick", action="store_true", help="smaller matrices, fewer repeats: minutes for a suite")
     running.add_argument("--threads", type=_count, default=machine.n_cores(), help="threads for every peer")
     running.add_argument("--output", type=Path, help="JSON file to write (default: results/<date>.json)")
     running.set_defaults(command=_run)

@@ -24,7 +24,11 @@ def _at_least(least: int) -> Callable[[str], int]:
 
 def build_parser() -> argparse.ArgumentParser:
     """Return the parser of the command line."""
-    parser = argparse.ArgumentParser(prog="python -m fastfactor", description="Low-rank matrix factorization by SGD.")
+    parser = argparse.ArgumentParser(
+        prog="python -m fastfactor",
+        description="Low-rank matrix factorization by SGD.",
+        epilog="Files are worked on by the command `fastfactor` (pip install 'fastfactor[cli]'): fastfactor --help.",
+    )
     parser.add_argument("--version", action="version", version=f"fastfactor {__version__}")
     commands = parser.add_subparsers(dest="command", title="commands")
     demo = commands.add_parser(

@@ -9,7 +9,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from bench import machine
+from bench import UnknownNameError, machine
 
 RESULTS = Path(__file__).parent / "results"
 
@@ -19,7 +19,19 @@ def main() -> int:
     if words[:1] == ["--compare"]:
         words[0] = "compare"
     arguments = _parser().parse_args(words)
-    return int(arguments.command(arguments))
+    try:
+        return int(arguments.command(arguments))
+    except UnknownNameError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+
+
+def _count(text: str) -> int:
+    """Return a number of threads, for argparse."""
+    number = int(text)
+    if number < 1:
+        raise argparse.ArgumentTypeError(f"must be at least 1, got {number}")
+    return number
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -31,15 +43,15 @@ def _parser() -> argparse.ArgumentParser:
 
     running = commands.add_parser("run", help="run suites; all of them when none is named")
     running.add_argument("suites", nargs="*", help="names of suites")
-    running.add_argument("--quick", action="store_true", help="smaller matrices, fewer repeats: minutes for all")
-    running.add_argument("--threads", type=int, default=machine.n_cores(), help="threads for every peer")
+    running.add_argument("--quick", action="store_true", help="smaller matrices, fewer repeats: minutes for a suite")
+    running.add_argument("--threads", type=_count, default=machine.n_cores(), help="threads for every peer")
     running.add_argument("--output", type=Path, help="JSON file to write (default: results/<date>.json)")
     running.set_defaults(command=_run)
 
     judging = commands.add_parser(
         "accuracy", help="all test errors anew, peers tuned where need be, and their table in the docs"
     )
-    judging.add_argument("--threads", type=int, default=machine.n_cores(), help="threads for every peer")
+    judging.add_argument("--threads", type=_count, default=machine.n_cores(), help="threads for every peer")
     judging.set_defaults(command=_accuracy)
 
     tuning = commands.add_parser("tune", help="search the options of completion peers on validation entries")

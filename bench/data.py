@@ -10,10 +10,12 @@ import numpy as np
 import scipy.sparse as sp
 from numpy.typing import NDArray
 
+from bench import UnknownNameError
+
 VARIABLE = "FASTFACTOR_DATA"
 
 
-class MissingDataError(LookupError):
+class MissingDataError(UnknownNameError):
     """A real matrix is not on this machine; the message says why, and suites record it as the reason to skip."""
 
 

@@ -49,6 +49,30 @@ def run_process(code: str, environment: Mapping[str, str] | None = None) -> Any:
     return json.loads(_run(code, environment).splitlines()[-1])
 
 
+def call_apart(module: str, call: str) -> Any:
+    """Evaluate `call`, of functions of `module`, in a new Python process, and return what came out by way of JSON."""
+    return run_process(f"import json\nfrom {module} import *\nprint(json.dumps({call}))")
+
+
+def can_measure_peaks() -> bool:
+    """Whether this system lets a process begin anew with its peak of resident memory."""
+    return Path("/proc/self/clear_refs").exists()
+
+
+def measure_peak(call: Callable[[], Result]) -> tuple[float, Result]:
+    """Return by how many bytes a call pushes the peak of resident memory, and its result, which lives until then."""
+    gc.collect()
+    Path("/proc/self/clear_refs").write_text("5")
+    before = _status_bytes("VmRSS")
+    result = call()
+    return _status_bytes("VmHWM") - before, result
+
+
+def _status_bytes(field: str) -> float:
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return 1024.0 * next(float(line.split()[1]) for line in lines if line.startswith(f"{field}:"))
+
+
 def _run(code: str, environment: Mapping[str, str] | None) -> str:
     command = [sys.executable, "-c", code]
     paths = os.pathsep.join(filter(None, (str(_ROOT), os.environ.get("PYTHONPATH"))))

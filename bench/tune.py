@@ -7,7 +7,7 @@ from itertools import product
 import numpy as np
 import scipy.sparse as sp
 
-from bench import data, machine, peers
+from bench import UnknownNameError, data, machine, peers
 from bench.peers.base import CompletionPeer, Recipe
 from bench.record import Recorder
 from bench.suites import time_to_rmse
@@ -52,7 +52,7 @@ def _find(names: Sequence[str]) -> list[CompletionPeer]:
     known = {peer.name: peer for peer in found}
     for name in names:
         if name not in known:
-            raise SystemExit(f"{name} is no completion peer that can be imported here")
+            raise UnknownNameError(f"{name} is no completion peer that can be imported here")
     return [known[name] for name in names]
 
 

@@ -4,14 +4,31 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from fastfactor import __version__
 
 
+def _at_least(least: int) -> Callable[[str], int]:
+    """Return what argparse is to read an option with: the fit would refuse it too, but half-way through the demo."""
+
+    def parse(text: str) -> int:
+        number = int(text)
+        if number < least:
+            raise argparse.ArgumentTypeError(f"must be at least {least}, got {number}")
+        return number
+
+    parse.__name__ = "integer"  # argparse names it where `int` fails
+    return parse
+
+
 def build_parser() -> argparse.ArgumentParser:
     """Return the parser of the command line."""
-    parser = argparse.ArgumentParser(prog="python -m fastfactor", description="Low-rank matrix factorization by SGD.")
+    parser = argparse.ArgumentParser(
+        prog="python -m fastfactor",
+        description="Low-rank matrix factorization by SGD.",
+        epilog="Files are worked on by the command `fastfactor` (pip install 'fastfactor[cli]'): fastfactor --help.",
+    )
     parser.add_argument("--version", action="version", version=f"fastfactor {__version__}")
     commands = parser.add_subparsers(dest="command", title="commands")
     demo = commands.add_parser(
@@ -20,9 +37,13 @@ def build_parser() -> argparse.ArgumentParser:
         description="Factorize a matrix made from this Python's standard library: modules x identifiers.",
     )
     demo.add_argument("packages", nargs="*", help="read only these top-level packages or modules")
-    demo.add_argument("--rank", type=int, default=32, help="of the low-rank approximation (default: %(default)s)")
-    demo.add_argument("--seed", type=int, default=0, help="of what is hidden and of the fits (default: %(default)s)")
-    demo.add_argument("--threads", type=int, help="at most this many (default: all this process may use)")
+    demo.add_argument(
+        "--rank", type=_at_least(1), default=32, help="of the low-rank approximation (default: %(default)s)"
+    )
+    demo.add_argument(
+        "--seed", type=_at_least(0), default=0, help="of what is hidden and of the fits (default: %(default)s)"
+    )
+    demo.add_argument("--threads", type=_at_least(1), help="at most this many (default: all this process may use)")
     return parser
 
 

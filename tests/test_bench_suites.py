@@ -1,12 +1,19 @@
 """The suites that need no peer run, on small matrices that stand in for the real ones."""
 
+import ast
+import hashlib
+import importlib
+from pathlib import Path
+
 import numpy as np
 import pytest
 import scipy.sparse as sp
 
+import bench
+import fastfactor as ff
 from bench import record, tables, timing
 from bench.scale import Setting, fit_constants, predict
-from bench.suites import accuracy, per_entry
+from bench.suites import accuracy, disk, per_entry
 
 
 @pytest.fixture
@@ -36,6 +43,31 @@ def test_per_entry_follows_each_solver_to_the_optimum(recorder, monkeypatch):
         assert -1e-6 < curve.errors[-1] < (0.5 if peer == "per-entry SGD" else 1e-5)
     assert curves["per-entry SGD"].errors[1] < curves["per-entry SGD"].errors[0]
     assert figures_of(recorder)["olivetti", "any", "smallest_relative_error"].exact
+
+
+BENCH = Path(bench.__file__).parent
+
+
+@pytest.mark.parametrize("path", sorted(BENCH.rglob("*.py")), ids=lambda path: str(path.relative_to(BENCH)))
+def test_what_is_imported_within_functions_is_there(path):
+    """Those imports run in processes that are measured, so that no other test would see them fail."""
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.ImportFrom) and node.module.split(".")[0] == "fastfactor":
+            module = importlib.import_module(node.module)
+            assert not [alias.name for alias in node.names if not hasattr(module, alias.name)]
+
+
+@pytest.mark.parametrize("where", disk.WHERE)
+def test_passes_and_fits_are_measured_wherever_the_matrix_is(tmp_path, where):
+    if not timing.can_measure_peaks():
+        pytest.skip("resetting the peak of resident memory needs Linux")
+    matrix = sp.random_array((300, 200), density=0.1, rng=np.random.default_rng(0), format="csr", dtype=np.float32)
+    np.savez(tmp_path / "matrix.npz", data=matrix.data, indices=matrix.indices, indptr=matrix.indptr)
+    ff.io.build_grid(matrix, tmp_path / "grid")
+    assert disk.measure_pass(str(tmp_path), where, 1)["pass"] > 0
+    model = ff.fit(matrix, disk.RANK, max_epochs=6, regularization=0.05, validation=False)
+    digest = hashlib.sha256(model.U.tobytes() + model.V.tobytes()).hexdigest()
+    assert disk.measure_fit(str(tmp_path), where, 1)["digest"] == digest
 
 
 def test_accuracy_beats_the_mean_and_names_what_is_missing(recorder):

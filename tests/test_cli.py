@@ -198,8 +198,9 @@ def test_a_model_without_ids_takes_positions(call, tmp_path, ratings):
     assert (code, "'ann' is no integer" in err) == (Code.BAD_INPUT, True)
 
 
-def test_warmup_compiles(call):
-    code, result, err = call("warmup", "--rank", 3, "--json")
+@pytest.mark.parametrize("loss", ["squared", "bpr"])  # of entries, of positives alone
+def test_warmup_compiles(call, loss):
+    code, result, err = call("warmup", "--rank", 3, "--loss", loss, "--json")
     assert code == 0
     assert result["seconds"]["3"] > 0
     assert err.startswith("rank 3: ")

@@ -83,6 +83,23 @@ def test_unknown_package_is_named_as_an_error(capsys):
     assert "found 0 usable modules" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize(
+    ("option", "words"),
+    [
+        (("--rank", "0"), "--rank: must be at least 1, got 0"),
+        (("--threads", "-2"), "--threads: must be at least 1, got -2"),
+        (("--seed", "-1"), "--seed: must be at least 0, got -1"),
+        (("--rank", "many"), "--rank: invalid integer value: 'many'"),
+    ],
+)
+def test_wrong_numbers_are_refused_before_anything_is_read(capsys, monkeypatch, option, words):
+    monkeypatch.setattr(demo, "run", lambda *_, **__: pytest.fail("the demo began"))
+    with pytest.raises(SystemExit) as stop:
+        main(["demo", *option])
+    assert stop.value.code == 2
+    assert words in capsys.readouterr().err
+
+
 def test_without_a_command_usage_is_printed():
     done = subprocess.run([sys.executable, "-m", "fastfactor"], capture_output=True, text=True, check=True)
     assert done.stdout.startswith("usage: python -m fastfactor")

@@ -9,6 +9,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from bench import UnknownNameError
+
 IMAGES = Path(__file__).resolve().parents[2] / "docs" / "images"
 
 # Picture -> module of this folder and the function in it; the function returns a matplotlib figure.
@@ -29,7 +31,7 @@ NAMES = {
 def find(name: str) -> Callable[[], Any]:
     """Return the function that draws one picture."""
     if name not in NAMES:
-        raise ValueError(f"there is no picture {name!r}; there are {', '.join(NAMES)}")
+        raise UnknownNameError(f"there is no picture {name!r}; there are {', '.join(NAMES)}")
     module, function = NAMES[name].split(".")
     return getattr(importlib.import_module(f"{__name__}.{module}"), function)
 

@@ -3,6 +3,8 @@
 import importlib
 from types import ModuleType
 
+from bench import UnknownNameError
+
 NAMES = (
     "epochs",
     "time_to_rmse",
@@ -23,5 +25,5 @@ NAMES = (
 def load(name: str) -> ModuleType:
     """Import one suite; the peers it compares come along."""
     if name not in NAMES:
-        raise ValueError(f"there is no suite {name!r}; there are {', '.join(NAMES)}")
+        raise UnknownNameError(f"there is no suite {name!r}; there are {', '.join(NAMES)}")
     return importlib.import_module(f"{__name__}.{name}")

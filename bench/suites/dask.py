@@ -16,23 +16,32 @@ import numpy as np
 
 from bench import generate
 from bench.record import Recorder
+from bench.suites.svd import compute_residual
 
 DESCRIPTION = "fit and svd on a LocalCluster against one process; svd_compressed at equal residual"
 
 RANK = 32
 N_WORKERS = 2
+OURS = f"dask, {N_WORKERS} workers"
 
 
 def run(recorder: Recorder) -> None:
-    try:
-        import distributed  # noqa: F401
-    except ImportError as error:
-        recorder.skip("all", f"dask.distributed: {error}")
+    if not has_distributed(recorder):
         return
     for size in ("5M",) if recorder.quick else ("20M", "100M"):
         with tempfile.TemporaryDirectory(dir=os.environ.get("FASTFACTOR_BENCH_FOLDER")) as folder:
             _fit(recorder, size, Path(folder))
     _decompose(recorder)
+
+
+def has_distributed(recorder: Recorder) -> bool:
+    """Whether Dask is there for clusters; where it is not, the recorder is told why."""
+    try:
+        import distributed  # noqa: F401
+    except ImportError as error:
+        recorder.skip("all", f"dask.distributed: {error}")
+        return False
+    return True
 
 
 @contextlib.contextmanager
@@ -61,8 +70,8 @@ def _fit(recorder: Recorder, size: str, folder: Path) -> None:
     case, medians, errors = f"{size}, rank {RANK}", {}, {}
     with using_cluster(N_WORKERS) as client:
         start = time.perf_counter()
-        models = {"dask, 2 workers": ff.dask.fit(grid, RANK, client=client, **options)}
-        recorder.add(case, "dask, 2 workers", "whole_fit", time.perf_counter() - start)
+        models = {OURS: ff.dask.fit(grid, RANK, client=client, **options)}
+        recorder.add(case, OURS, "whole_fit", time.perf_counter() - start)
     start = time.perf_counter()
     models["in process"] = ff.fit(grid, RANK, n_threads=N_WORKERS, **options)
     recorder.add(case, "in process", "whole_fit", time.perf_counter() - start)
@@ -70,8 +79,8 @@ def _fit(recorder: Recorder, size: str, folder: Path) -> None:
         medians[name] = recorder.add(case, name, "epoch", time_epochs(model))
         errors[name] = float(np.sqrt(model.history["validation_loss"][-1]))
         recorder.add(case, name, f"held-out RMSE, {n_epochs} epochs", errors[name], "", exact=True)
-    recorder.add(case, "dask, 2 workers", "epoch_over_process", medians["dask, 2 workers"] / medians["in process"], "x")
-    recorder.add(case, "dask, 2 workers", "rmse_over_process", errors["dask, 2 workers"] / errors["in process"], "x")
+    recorder.add(case, OURS, "epoch_over_process", medians[OURS] / medians["in process"], "x")
+    recorder.add(case, OURS, "rmse_over_process", errors[OURS] / errors["in process"], "x")
 
 
 def _decompose(recorder: Recorder, k: int = 20) -> None:
@@ -92,12 +101,12 @@ def _decompose(recorder: Recorder, k: int = 20) -> None:
         def decompose() -> tuple[float, float]:
             start = time.perf_counter()
             found = ff.dask.svd(X, k, client=client, tol=1e-2)
-            return time.perf_counter() - start, _residual(A, found.U, found.s, found.Vt)
+            return time.perf_counter() - start, compute_residual(A, (found.U, found.s, found.Vt))
 
         def compress(n_iterations: int) -> tuple[float, float]:
             start = time.perf_counter()
             u, s, vt = dask.compute(*da.linalg.svd_compressed(X, k, n_power_iter=n_iterations, seed=0))
-            return time.perf_counter() - start, _residual(A, u, s, vt)
+            return time.perf_counter() - start, compute_residual(A, (u, s, vt))
 
         goal = decompose()[1]
         n_iterations = next((n for n in range(6, 24, 2) if compress(n)[1] <= goal), 24)
@@ -107,8 +116,3 @@ def _decompose(recorder: Recorder, k: int = 20) -> None:
     recorder.add(case, "fastfactor.dask.svd", "residual", goal, "", exact=True)
     recorder.add(case, f"svd_compressed, {n_iterations} iterations", "residual", theirs[0][1], "", exact=True)
     recorder.add(case, "fastfactor.dask.svd", "speedup", other / mine, "x", "higher")
-
-
-def _residual(A: Any, U: Any, s: Any, Vt: Any) -> float:
-    left, right = np.linalg.norm(A @ Vt.T - U * s, axis=0), np.linalg.norm(A.T @ U - Vt.T * s, axis=0)
-    return float(np.maximum(left, right).max() / s[0])

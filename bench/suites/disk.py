@@ -5,12 +5,10 @@ its own that has compiled before. In "cold" ones each epoch or pass begins with 
 cache; "disk alone" is what reading the same bytes takes without work on them.
 """
 
-import gc
 import hashlib
 import json
 import os
 import tempfile
-import time
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -20,16 +18,17 @@ import scipy.sparse as sp
 
 from bench import generate, timing
 from bench.record import Recorder
-from bench.suites.memory import _status_bytes
 from fastfactor.manifest import MANIFEST
 
 DESCRIPTION = "fits of a grid on disk against fits in memory: time per epoch, peak memory, and the building of the grid"
 
 RANK = 32
+REPEATS = 3
+WHERE = ("memory", "disk", "disk, cold")
 
 
 def run(recorder: Recorder) -> None:
-    if not Path("/proc/self/clear_refs").exists():
+    if not timing.can_measure_peaks():
         recorder.skip("all", "resetting the peak of resident memory needs Linux")
         return
     for size in ("5M",) if recorder.quick else ("20M", "100M"):
@@ -45,17 +44,12 @@ def run(recorder: Recorder) -> None:
 
 def _compare(recorder: Recorder, size: str, folder: Path) -> None:
     for name in ("table.parquet", "table.csv", "scipy.npz"):
-        if (folder / name).exists():
-            built = _in_new_process(f"measure_build({str(folder)!r}, {name!r})")
-            recorder.add(size, f"build from {name.split('.')[1]}", "seconds", built["seconds"])
-            recorder.add(size, f"build from {name.split('.')[1]}", "growth", built["growth"] / 2**20, "MiB")
-    repeats = 3
-    found: dict[str, list[dict[str, Any]]] = {"memory": [], "disk": [], "disk, cold": []}
-    for _ in range(repeats):
-        for name, samples in found.items():
-            samples.append(_in_new_process(f"measure_fit({str(folder)!r}, {name!r}, {recorder.n_threads})"))
+        built = timing.call_apart(__name__, f"measure_build({str(folder)!r}, {name!r})")
+        recorder.add(size, f"build from {name.split('.')[1]}", "seconds", built["seconds"])
+        recorder.add(size, f"build from {name.split('.')[1]}", "growth", built["growth"] / 2**20, "MiB")
+    found = _take_turns("measure_fit", folder, recorder.n_threads)
     files = _find_files(folder / "grid")
-    recorder.add(size, "disk alone", "read", [_read(files["entries"]) for _ in range(repeats)])
+    recorder.add(size, "disk alone", "read", [_read(files["entries"]) for _ in range(REPEATS)])
     medians = {}
     for name, samples in found.items():
         case = f"{size}, rank {RANK}"
@@ -69,14 +63,19 @@ def _compare(recorder: Recorder, size: str, folder: Path) -> None:
 
 
 def _compare_passes(recorder: Recorder, size: str, folder: Path, files: list[Path]) -> None:
-    found: dict[str, list[dict[str, Any]]] = {"memory": [], "disk": [], "disk, cold": []}
-    for _ in range(3):
-        for name, samples in found.items():
-            samples.append(_in_new_process(f"measure_pass({str(folder)!r}, {name!r}, {recorder.n_threads})"))
-    for name, samples in found.items():
+    for name, samples in _take_turns("measure_pass", folder, recorder.n_threads).items():
         recorder.add(size, name, "pass", [sample["pass"] for sample in samples])
         recorder.add(size, name, "growth in passes", [sample["growth"] / 2**20 for sample in samples], "MiB")
     recorder.add(size, "disk alone", "read for a pass", [_read(files) for _ in range(5)])
+
+
+def _take_turns(function: str, folder: Path, n_threads: int) -> dict[str, list[dict[str, Any]]]:
+    """Return what a function below says of the matrix in each place, measured in turns, each time in a new process."""
+    found: dict[str, list[dict[str, Any]]] = {where: [] for where in WHERE}
+    for _ in range(REPEATS):
+        for where, samples in found.items():
+            samples.append(timing.call_apart(__name__, f"{function}({str(folder)!r}, {where!r}, {n_threads})"))
+    return found
 
 
 def measure_build(folder: str, name: str) -> dict[str, float]:
@@ -84,7 +83,8 @@ def measure_build(folder: str, name: str) -> dict[str, float]:
     import fastfactor as ff
 
     _warm_up(1)
-    growth, seconds = _measure(lambda: ff.io.build_grid(Path(folder) / name, Path(folder) / "grid"))
+    building = partial(ff.io.build_grid, Path(folder) / name, Path(folder) / "grid")
+    growth, seconds = timing.measure_peak(lambda: timing.time_call(building))
     return {"growth": growth, "seconds": seconds}
 
 
@@ -100,11 +100,9 @@ def measure_fit(folder: str, where: str, n_threads: int) -> dict[str, Any]:
     else:
         matrix = ff.io.open_grid(Path(folder) / "grid")
     forget = partial(drop_from_cache, Path(folder) / "grid") if where.endswith("cold") else None
-    kept: list[Any] = []
-    growth, _ = _measure(lambda: kept.append(_fit(matrix, n_threads, forget and (lambda _: forget()))))
-    model = kept[0]
+    growth, model = timing.measure_peak(lambda: _fit(matrix, n_threads, forget and (lambda _: forget())))
     digest = hashlib.sha256(model.U.tobytes() + model.V.tobytes()).hexdigest()
-    epochs = np.diff(np.concatenate(([0.0], model.history["seconds"])))[1:]
+    epochs = np.diff(model.history["seconds"])
     return {"growth": growth, "epoch": float(np.median(epochs)), "digest": digest}
 
 
@@ -112,7 +110,8 @@ def measure_pass(folder: str, where: str, n_threads: int) -> dict[str, float]:
     """Seconds that B^H B X takes, and growth of the peak; runs inside the measured process."""
     import fastfactor as ff
     from fastfactor.blas import aligned_zeros
-    from fastfactor.matrix.operators import BLOCK, N_SLICES, as_operand
+    from fastfactor.matrix.operand import BLOCK, N_SLICES
+    from fastfactor.matrix.operators import as_operand
     from fastfactor.matrix.streaming import as_stream
     from fastfactor.threads import using_threads
 
@@ -132,7 +131,7 @@ def measure_pass(folder: str, where: str, n_threads: int) -> dict[str, float]:
 
     with using_threads(n_threads):
         operand.add_gram(X, sums)  # compiles
-        growth, _ = _measure(repeat)
+        growth, _ = timing.measure_peak(repeat)
     return {"growth": growth, "pass": float(np.median(taken))}
 
 
@@ -186,16 +185,3 @@ def _shape(folder: str) -> tuple[int, int]:
     import fastfactor as ff
 
     return ff.io.open_grid(Path(folder) / "grid").shape
-
-
-def _measure(call: Any) -> tuple[float, float]:
-    """Return by how many bytes a call pushes the peak of resident memory, and its seconds."""
-    gc.collect()
-    Path("/proc/self/clear_refs").write_text("5")
-    before, start = _status_bytes("VmRSS"), time.perf_counter()
-    call()
-    return _status_bytes("VmHWM") - before, time.perf_counter() - start
-
-
-def _in_new_process(call: str) -> dict[str, Any]:
-    return timing.run_process(f"import json\nfrom bench.suites.disk import *\nprint(json.dumps({call}))")

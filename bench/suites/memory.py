@@ -3,10 +3,6 @@
 Of a file with several peers the first is measured.
 """
 
-import gc
-from collections.abc import Callable
-from pathlib import Path
-
 from bench import generate, peers, recipes, timing
 from bench.record import Recorder
 
@@ -17,7 +13,7 @@ SVD_K = 50
 
 
 def run(recorder: Recorder) -> None:
-    if not Path("/proc/self/clear_refs").exists():
+    if not timing.can_measure_peaks():
         recorder.skip("all", "resetting the peak of resident memory needs Linux")
         return
     for file in ("ours", "libmf"):
@@ -35,7 +31,7 @@ def measure_fit(size: str, file: str, n_threads: int) -> dict[str, float]:
     recipe = recipes.for_speed(peer.name, RANK, n_threads, n_epochs=2)
     peer.warm_up(recipe)
     matrix = generate.standard_ratings(size)
-    growth = _peak_growth(lambda: peer.fit(matrix, recipe))
+    growth, _ = timing.measure_peak(lambda: peer.fit(matrix, recipe))
     return {"growth": growth, "nnz": matrix.nnz, "factors": 4.0 * RANK * sum(matrix.shape)}
 
 
@@ -44,12 +40,12 @@ def measure_svd(n_rows: int, file: str) -> dict[str, float]:
     solver = peers.find_svd(file, Recorder())[0]
     solver.solve(generate.text_matrix(2_000, 500, 20_000), SVD_K, solver.default)
     matrix = generate.text_matrix(n_rows, n_rows // 17, n_rows * 7)
-    growth = _peak_growth(lambda: solver.solve(matrix, SVD_K, solver.default))
+    growth, _ = timing.measure_peak(lambda: solver.solve(matrix, SVD_K, solver.default))
     return {"growth": growth, "result": 8.0 * SVD_K * sum(matrix.shape), "vector": 8.0 * min(matrix.shape)}
 
 
 def _record_fit(recorder: Recorder, size: str, file: str, name: str) -> None:
-    found = _in_new_process(f"measure_fit({size!r}, {file!r}, {recorder.n_threads})")
+    found = timing.call_apart(__name__, f"measure_fit({size!r}, {file!r}, {recorder.n_threads})")
     case = f"fit, {size}, rank {RANK}"
     per_entry = (found["growth"] - 2 * found["factors"]) / found["nnz"]
     recorder.add(case, name, "growth", found["growth"] / 2**20, "MiB")
@@ -57,26 +53,7 @@ def _record_fit(recorder: Recorder, size: str, file: str, name: str) -> None:
 
 
 def _record_svd(recorder: Recorder, n_rows: int, file: str, name: str) -> None:
-    found = _in_new_process(f"measure_svd({n_rows}, {file!r})")
+    found = timing.call_apart(__name__, f"measure_svd({n_rows}, {file!r})")
     case = f"svd, {n_rows} rows, k={SVD_K}"
     recorder.add(case, name, "growth", found["growth"] / 2**20, "MiB")
     recorder.add(case, name, "beyond_result", (found["growth"] - found["result"]) / found["vector"], "short vectors")
-
-
-def _in_new_process(call: str) -> dict[str, float]:
-    return timing.run_process(f"import json\nfrom bench.suites.memory import *\nprint(json.dumps({call}))")
-
-
-def _peak_growth(call: Callable[[], object]) -> float:
-    gc.collect()
-    Path("/proc/self/clear_refs").write_text("5")
-    before = _status_bytes("VmRSS")
-    kept = call()
-    growth = _status_bytes("VmHWM") - before
-    del kept  # the result lives until the peak has been read
-    return growth
-
-
-def _status_bytes(field: str) -> float:
-    lines = Path("/proc/self/status").read_text().splitlines()
-    return 1024.0 * next(float(line.split()[1]) for line in lines if line.startswith(f"{field}:"))

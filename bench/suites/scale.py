@@ -11,7 +11,7 @@ import numpy as np
 from bench import generate
 from bench.record import Recorder
 from bench.scale import Setting, fit_constants, predict
-from bench.suites.dask import using_cluster
+from bench.suites.dask import has_distributed, using_cluster
 
 DESCRIPTION = "an epoch on a cluster by entries, rank and workers: the model of docs/scale.md, checked"
 
@@ -49,10 +49,7 @@ PREDICTED: tuple[Key, ...] = (
 
 
 def run(recorder: Recorder) -> None:
-    try:
-        import distributed  # noqa: F401
-    except ImportError as error:
-        recorder.skip("all", f"dask.distributed: {error}")
+    if not has_distributed(recorder):
         return
     for size in ("1M", "5M") if recorder.quick else ("1M", "5M", "20M", "50M", "100M"):
         with tempfile.TemporaryDirectory(dir=os.environ.get("FASTFACTOR_BENCH_FOLDER")) as folder:

@@ -54,7 +54,7 @@ talking = with_options(
 threading = click.option("--threads", type=click.IntRange(min=1), help="At most this many; by default all there are.")
 seeding = click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True, help="Of whatever is drawn.")
 reading = with_options(
-    click.option("--format", type=click.Choice(KINDS), help="Of INPUT; by default its name says it."),
+    click.option("--format", type=click.Choice(KINDS), help="Of what is read; by default its name says it."),
     click.option("--columns", callback=_parse_columns, help="Names or places: row,column or row,column,value."),
     click.option("--delimiter", help="Of text, one character."),
     click.option("--header/--no-header", default=None, help="Whether the first line of text holds names."),

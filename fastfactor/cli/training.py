@@ -189,10 +189,12 @@ def svd(inputs_: Sequence[Path], output: Path, k: int, as_json: bool, quiet: boo
     multiple=True,
     default=(32,),
     show_default=True,
-    help="May be given more than once.",
+    help="That of the jobs; may be given more than once.",
 )
-@click.option("--loss", type=click.Choice(LOSSES), default="squared", show_default=True)
-@click.option("--dtype", type=click.Choice(["float32", "float64"]), default="float32", show_default=True)
+@click.option("--loss", type=click.Choice(LOSSES), default="squared", show_default=True, help="That of the jobs.")
+@click.option(
+    "--dtype", type=click.Choice(["float32", "float64"]), default="float32", show_default=True, help="That of the jobs."
+)
 @inputs.threading
 @inputs.talking
 def warmup(ranks: Sequence[int], loss: str, dtype: str, threads: int | None, as_json: bool, quiet: bool) -> int:
@@ -206,13 +208,15 @@ def warmup(ranks: Sequence[int], loss: str, dtype: str, threads: int | None, as_
     talk = Talk(as_json, quiet)
     rng = np.random.default_rng(0)
     rows, cols = np.nonzero(rng.random((60, 600)) < 0.1)
-    values = (rng.random(len(rows)) < 0.5).astype(np.float32)  # fits the domain of every loss
+    is_bpr = loss == "bpr"  # of positives alone
+    values = (is_bpr | (rng.random(len(rows)) < 0.5)).astype(np.float32)  # fits the domain of every loss
     seconds = {}
     for rank in ranks:
         started = time.perf_counter()
         for validation in (0.2, False):
             options: dict[str, Any] = {
                 "loss": loss,
+                "unobserved": "weak" if is_bpr else "missing",
                 "dtype": dtype,
                 "validation": validation,
                 "n_threads": threads,

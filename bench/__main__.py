@@ -45,6 +45,7 @@ def _parser() -> argparse.ArgumentParser:
     running.add_argument("suites", nargs="*", help="names of suites")
     running.add_argument("--quick", action="store_true", help="smaller matrices, fewer repeats: minutes for a suite")
     running.add_argument("--threads", type=_count, default=machine.n_cores(), help="threads for every peer")
+    running.add_argument("--without", nargs="+", default=[], metavar="PEER", help="peers to leave out, say slow ones")
     running.add_argument("--output", type=Path, help="JSON file to write (default: results/<date>.json)")
     running.set_defaults(command=_run)
 
@@ -94,7 +95,7 @@ def _list(arguments: argparse.Namespace) -> int:
 def _run(arguments: argparse.Namespace) -> int:
     from bench import record, suites
 
-    recorder = record.Recorder(arguments.quick, arguments.threads)
+    recorder = record.Recorder(arguments.quick, arguments.threads, frozenset(arguments.without))
     chosen = [(name, suites.load(name)) for name in arguments.suites or suites.NAMES]
     for name, suite in chosen:
         _measure(recorder, name, suite)

@@ -48,10 +48,11 @@ class Curve:
 
 @dataclass
 class Recorder:
-    """Collects what suites measure, and tells as it goes."""
+    """Collects what suites measure, and tells as it goes; peers in `left_out` are not looked for."""
 
     quick: bool = False
     n_threads: int = field(default_factory=machine.n_cores)
+    left_out: frozenset[str] = frozenset()
     measurements: list[Measurement] = field(default_factory=list)
     curves: list[Curve] = field(default_factory=list)
     skipped: list[str] = field(default_factory=list)

@@ -9,6 +9,7 @@ import pytest
 from bench import data, generate, peers
 from bench.apart import Apart
 from bench.peers.base import CompletionPeer, Recipe, Run, SvdPeer, rmse
+from bench.record import Recorder
 from bench.suites.svd import compute_residual
 
 COMPLETION_FILES = ("cmfrec", "implicit", "libmf", "numba_loops", "ours")
@@ -24,6 +25,12 @@ def load_or_skip(file):
 
 def test_every_file_is_known():
     assert peers.module_names() == sorted(COMPLETION_FILES + SVD_FILES)
+
+
+def test_peers_that_are_left_out_are_named():
+    recorder = Recorder(left_out=frozenset({"scipy-lobpcg"}), suite="svd")
+    assert [peer.name for peer in peers.find_svd("scipy_svds", recorder)] == ["scipy-arpack", "scipy-propack"]
+    assert recorder.skipped == ["svd: scipy-lobpcg: left out of this run"]
 
 
 @pytest.mark.parametrize("file", COMPLETION_FILES)

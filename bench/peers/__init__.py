@@ -67,4 +67,7 @@ def _find(module_name: str, recorder: Recorder) -> tuple[Peer, ...]:
     peers, reason = load(module_name)
     if reason:
         recorder.skip(module_name, reason)
-    return peers
+    for peer in peers:
+        if peer.name in recorder.left_out:
+            recorder.skip(peer.name, "left out of this run")
+    return tuple(peer for peer in peers if peer.name not in recorder.left_out)

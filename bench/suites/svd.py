@@ -22,7 +22,6 @@ PEER_FILES = ("ours_svds", "scipy_svds", "primme_svds", "sklearn_svd")
 SCIPY = ("scipy-arpack", "scipy-propack")
 OURS = "fastfactor"
 
-REAL = ("kos", "ap", "ca-astroph", "pbmc3k-1000", "musae-facebook", "gowalla", "olivetti", "mnist-t10k", "illc1850")
 QUICK_REAL = ("kos", "ca-astroph", "olivetti")
 
 # Seconds: a peer that spent this long looking for its setting looks no further, and one whose solve takes it is not
@@ -80,12 +79,12 @@ def _equal_residual_tasks(quick: bool) -> Iterator[Task]:
 
 
 def _default_tasks(recorder: Recorder) -> Iterator[Task]:
-    for name in QUICK_REAL if recorder.quick else REAL:
-        try:
-            matrix = data.load(name)
-        except data.MissingDataError as error:
-            recorder.skip(name, str(error))
+    if not data.names():
+        recorder.skip("real matrices", f"the environment variable {data.VARIABLE} names no folder of them")
+    for name in data.names():
+        if recorder.quick and name not in QUICK_REAL:
             continue
+        matrix = data.load(name)
         for k in (6, 50):
             yield Task(f"{name}, k={k}, default", matrix, k, None)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import numpy as np
@@ -12,7 +13,10 @@ from numpy.typing import NDArray
 AUTO_LEARNING_RATE = 0.05
 AUTO_EPOCHS = 40
 FALL = 3  # the power with which it falls; with a square the middle epochs come out behind (docs/performance.md)
-SPREAD = 0.02  # of the first predictions about their mean: small, but not so small that the saddle there holds epochs
+SPREAD = 0.02  # of the first predictions about their mean: the most that it is
+_LEAST_SPREAD = 0.001
+_RESERVE = 14.0  # times the growth from the first predictions that there must be room for (docs/performance.md)
+_WEAK = 0.25  # correlation of values with the direction that is learned first, where it is hard to learn
 
 
 def count_epochs_of_all(shape: tuple[int, int]) -> int:
@@ -22,6 +26,14 @@ def count_epochs_of_all(shape: tuple[int, int]) -> int:
     epochs (docs/performance.md).
     """
     return min(max(AUTO_EPOCHS, 100_000 // min(shape)), 2000)
+
+
+def compute_pull(shape: tuple[int, int], n_entries: int) -> float:
+    """Return the mean numbers of entries of a row and of a column, their geometric mean.
+
+    So large are the leading singular values of a matrix of that many entries, all alike and of size 1.
+    """
+    return n_entries / math.sqrt(max(shape[0], 1) * max(shape[1], 1))
 
 
 @dataclass(frozen=True)
@@ -44,6 +56,27 @@ class Schedule:
     def rate(self, epoch: int) -> float:
         """Return the step size of an epoch, counted from 0."""
         return self.learning_rate * (1.0 - epoch / self.n_epochs) ** FALL
+
+    def spread(self, pull: float) -> float:
+        """Return the standard deviation of the first predictions about their mean, for standardised values.
+
+        From smaller ones strong directions have more of a lead over weak ones, which predicts better, but they leave
+        the saddle at zero later: it is as small as the steps of the fit make good early (docs/derivation.md, 7).
+
+        Parameters
+        ----------
+        pull : float
+            See `compute_pull`.
+        """
+        return min(max(math.exp(-self.learning_rate * self.n_epochs * pull / _RESERVE), _LEAST_SPREAD), SPREAD)
+
+    def count_epochs_at_saddle(self, pull: float) -> int:
+        """Return for how many epochs only biases may be learned, so that no progress means little.
+
+        Predictions grow with twice the correlation times step and pull.
+        """
+        growth = 2 * _WEAK * self.learning_rate * pull
+        return math.ceil(min(-math.log(self.spread(pull)) / max(growth, 1e-9), self.n_epochs))
 
     def halved(self) -> Schedule:
         """Return the schedule with half the step size."""

@@ -57,7 +57,9 @@ class Run:
     schedule : Schedule
     penalty : Penalty
     draw : callable
-        () -> Factors to start from, the same each time.
+        From a schedule to the factors to start from, the same each time.
+    pull : float
+        See `compute_pull`.
     validation : callable or None
         From factors to a validation loss; it judges each epoch.
     seed : int
@@ -89,7 +91,8 @@ class Run:
     spec: Spec
     schedule: Schedule
     penalty: Penalty
-    draw: Callable[[], Factors]
+    draw: Callable[[Schedule], Factors]
+    pull: float
     validation: Callable[[Factors], float] | None = None
     seed: int = 0
     deadline: float = float("inf")
@@ -170,7 +173,8 @@ def _descend(grid: Sweepable, run: Run, progress: Progress) -> Factors:
     """Run the rest of the epochs of a schedule; return the factors of the best one by validation, else of the last."""
     static, judge = Static(run.spec), run.validation
     n_epochs = run.stop_after or run.schedule.n_epochs
-    while not run.journal.is_over(progress, n_epochs, run.callback):
+    at_saddle = run.schedule.count_epochs_at_saddle(run.pull)
+    while not run.journal.is_over(progress, n_epochs, run.callback, at_saddle):
         rate = run.schedule.rate(progress.epoch)
         try:
             train_loss = update_epoch(grid, progress.factors, run, progress.epoch, static)
@@ -192,7 +196,7 @@ def _descend(grid: Sweepable, run: Run, progress: Progress) -> Factors:
 
 
 def fit_factors(grid: Sweepable, run: Run) -> tuple[Factors, list[Epoch], Schedule]:
-    """Descend from `run.draw()`, or go on where the journal says; after a divergence start again with half the step.
+    """Descend from `run.draw`, or go on where the journal says; after a divergence start again with half the step.
 
     Returns
     -------
@@ -207,7 +211,7 @@ def fit_factors(grid: Sweepable, run: Run) -> tuple[Factors, list[Epoch], Schedu
     DivergenceError
         If the fit still diverges after the step was halved eight times.
     """
-    progress = run.journal.resume(run.draw)
+    progress = run.journal.resume(lambda: run.draw(run.schedule))
     for _ in range(progress.attempt):
         run.schedule = run.schedule.halved()
     while True:
@@ -222,7 +226,7 @@ def fit_factors(grid: Sweepable, run: Run) -> tuple[Factors, list[Epoch], Schedu
             log.info("diverged in epoch %d (loss %.3g): starting again with half the step", last.epoch, last.train_loss)
             attempt, history = progress.attempt + 1, progress.history
             del progress  # its memory is needed for the next one
-            progress = Progress(run.draw(), attempt, history=history)
+            progress = Progress(run.draw(run.schedule), attempt, history=history)
     raise DivergenceError(
         f"the fit diverged in epoch {last.epoch} at step {last.learning_rate:.3g} (standardised), the last of "
         f"{_MAX_HALVINGS + 1} attempts; its mean loss was {last.train_loss:.3g}. Likely causes: values of very "

@@ -5,7 +5,7 @@ import pytest
 import scipy.sparse as sp
 
 import fastfactor as ff
-from fastfactor.solvers.schedule import SPREAD, Schedule, compute_pull
+from fastfactor.solvers.schedule import SPREAD, Load, Schedule
 
 
 def hide(shape, share, seed):
@@ -24,11 +24,12 @@ def hide(shape, share, seed):
         ((60, 40), 840, 30, 0.05, SPREAD),  # few steps
         ((5000, 100), 363_209, 40, 0.05, 0.001),
         ((5000, 100), 363_209, 40, 0.05 / 256, SPREAD),  # after the step was halved eight times
-        ((100, 80), 2400, 60, 0.05, np.exp(-0.05 * 60 * 2400 / np.sqrt(8000) / 14)),
+        ((1000, 30), 15_000, 20, 0.05, SPREAD),  # 15 entries of a row, 500 of a column
+        ((100, 80), 2400, 60, 0.05, np.exp(-0.05 * 60 * 4800 / 180 / 14)),
     ],
 )
 def test_first_predictions_are_as_small_as_the_steps_make_good(shape, n_entries, n_epochs, learning_rate, spread):
-    assert Schedule(learning_rate, n_epochs).spread(compute_pull(shape, n_entries)) == pytest.approx(spread)
+    assert Schedule(learning_rate, n_epochs).spread(Load.of(shape, n_entries)) == pytest.approx(spread)
 
 
 def test_strong_directions_are_found_first():

@@ -17,7 +17,7 @@ from fastfactor.kernels.update import Factors, Step
 from fastfactor.matrix.grid import Held
 from fastfactor.matrix.mapped import drop_pages, is_mapped
 from fastfactor.solvers.journal import Epoch, Journal, Progress, log
-from fastfactor.solvers.schedule import Penalty, Schedule
+from fastfactor.solvers.schedule import Load, Penalty, Schedule
 from fastfactor.threads import launch, using_threads_for
 
 _MAX_HALVINGS = 8
@@ -58,8 +58,8 @@ class Run:
     penalty : Penalty
     draw : callable
         From a schedule to the factors to start from, the same each time.
-    pull : float
-        See `compute_pull`.
+    load : Load
+        What an epoch has for a row and for a column.
     validation : callable or None
         From factors to a validation loss; it judges each epoch.
     seed : int
@@ -92,7 +92,7 @@ class Run:
     schedule: Schedule
     penalty: Penalty
     draw: Callable[[Schedule], Factors]
-    pull: float
+    load: Load
     validation: Callable[[Factors], float] | None = None
     seed: int = 0
     deadline: float = float("inf")
@@ -173,7 +173,7 @@ def _descend(grid: Sweepable, run: Run, progress: Progress) -> Factors:
     """Run the rest of the epochs of a schedule; return the factors of the best one by validation, else of the last."""
     static, judge = Static(run.spec), run.validation
     n_epochs = run.stop_after or run.schedule.n_epochs
-    at_saddle = run.schedule.count_epochs_at_saddle(run.pull)
+    at_saddle = run.schedule.count_epochs_at_saddle(run.load)
     while not run.journal.is_over(progress, n_epochs, run.callback, at_saddle):
         rate = run.schedule.rate(progress.epoch)
         try:

@@ -4,7 +4,7 @@ from pathlib import Path
 from statistics import geometric_mean
 from typing import Any
 
-from bench.suites.accuracy import ALLOWED, ALWAYS_ALLOWED, MEAN, OURS, PEER_FILES, SEEDS, TIMED
+from bench.suites.accuracy import ALLOWED, ALWAYS_ALLOWED, MEAN, OURS, PEER_FILES, RANKS, SEEDS, TIMED, name_rank
 
 PAGE = Path(__file__).resolve().parents[1] / "docs" / "performance.md"
 BEGIN, END = "<!-- accuracy: written by `python -m bench accuracy` -->", "<!-- end of accuracy -->"
@@ -27,7 +27,7 @@ def write_accuracy(result: dict[str, Any], page: Path = PAGE) -> None:
 
 
 def format_accuracy(result: dict[str, Any]) -> str:
-    """Return the table as Markdown, and below it how it came about."""
+    """Return the table of peers as Markdown, below it how it came about, and the table of given ranks."""
     values = {
         (item["case"], item["peer"], item["metric"]): item["value"]
         for item in result["measurements"]
@@ -45,10 +45,24 @@ def format_accuracy(result: dict[str, Any]) -> str:
         cells = [*((key, "{:.4f}") for key in errors), (ratio, "{:.4f}")]
         cells += [*((key, "{:.2f}") for key in times), (share, "{:.0%}")]
         rows.append([case, *(_show(values.get((case, *key)), style) for key, style in cells)])
-    lines = ["| " + " | ".join(row) + " |" for row in rows]
     ratios = [values[case, *ratio] for case in cases if (case, *ratio) in values]
     mean = f" Geometric mean over the better peer: {geometric_mean(ratios):.4f}." if ratios else ""
-    return "\n".join([*lines, "", _describe(result) + mean, ""])
+    return "\n".join([*_lines(rows), "", _describe(result) + mean, "", *_compare_ranks(values, cases), ""])
+
+
+def _compare_ranks(values: dict[tuple[str, str, str], float], cases: list[str]) -> list[str]:
+    """Return the table of errors with a given rank over those of the default."""
+    head = ["set", *(f"`fit(X, rank={rank})`" for rank in RANKS), *(f"{rank}, over `fit(X)`" for rank in RANKS)]
+    rows = [head, ["---"] * len(head)]
+    for case in cases:
+        keys = [(case, name_rank(rank), "test_rmse") for rank in RANKS]
+        keys += [(case, f"{name_rank(rank)}/{OURS}", "rmse_ratio") for rank in RANKS]
+        rows.append([case, *(_show(values.get(key), "{:.4f}") for key in keys)])
+    return _lines(rows)
+
+
+def _lines(rows: list[list[str]]) -> list[str]:
+    return ["| " + " | ".join(row) + " |" for row in rows]
 
 
 def _show(value: float | None, style: str) -> str:

@@ -106,11 +106,11 @@ def fit(
         fewer where held-out entries got worse again.
     validation : float, matrix, triplets or False, optional
         Entries to judge the fit by after each epoch: that share of X, held out; or the given ones. The fit then keeps
-        its best epoch, and stops when five epochs brought no better one; regularization="auto" is chosen by them if
-        there are 20 or more, and is else a first guess. By default a tenth of the entries is held out as long as there
-        is something to choose, and the final fit uses all entries. False: none. For "weak" these are positives, of
-        up to 5000 rows (1000 where there are many columns), and the validation loss is 1 less their mean ndcg at 20.
-        For "zero" None or False.
+        its best epoch, and stops when five epochs (the first ones, in which factors only begin to grow, not counted)
+        brought no better one; regularization="auto" is chosen by them if there are 20 or more, and is else a first
+        guess. By default a tenth of the entries is held out as long as there is something to choose, and the final fit
+        uses all entries. False: none. For "weak" these are positives, of up to 5000 rows (1000 where there are many
+        columns), and the validation loss is 1 less their mean ndcg at 20. For "zero" None or False.
     sample_weight : array or sparse matrix, optional
         Weights of the entries, finite and at least 0 (for "weak" confidences): a matrix that stores the places of X, a
         dense one of its shape, or for triplets an array; for "zero", where every entry has one, a dense one. They

@@ -9,7 +9,7 @@ import fastfactor as ff
 from fastfactor.exceptions import DivergenceError
 from fastfactor.solvers import fitting, sgd
 from fastfactor.solvers.memory import draw_factors
-from fastfactor.solvers.schedule import Penalty, Schedule
+from fastfactor.solvers.schedule import Load, Penalty, Schedule
 
 QUICK = {"regularization": 0.05, "max_epochs": 3, "validation": False}
 
@@ -176,7 +176,9 @@ class RecordingGrid:
 def orders(seed, n_entries=100):
     grid, factors = RecordingGrid(), draw_factors((10, 10), 8, 8, "float32", 0.1, 0)
     grid.n_entries = n_entries
-    run = sgd.Run(spec=None, schedule=Schedule(0.1, 10), penalty=Penalty(0.1, 0.1), draw=None, seed=seed)
+    run = sgd.Run(
+        spec=None, schedule=Schedule(0.1, 10), penalty=Penalty(0.1, 0.1), draw=None, load=Load(10.0, 10.0), seed=seed
+    )
     losses = [sgd.update_epoch(grid, factors, run, epoch, None) for epoch in range(4)]
     assert losses == [64 / n_entries] * 4
     assert [k for group in grid.announced for k in group] == [k for group in grid.launches for k in group]
@@ -225,10 +227,13 @@ def test_validation_entries_are_used_as_given(ratings, form):
 def test_validation_share_is_held_out_and_the_best_epoch_kept(ratings):
     noise = ratings.copy()
     noise.data = np.random.default_rng(0).standard_normal(ratings.nnz)  # nothing to learn: it soon gets worse
-    model = ff.fit(noise, 16, regularization=0.0, validation=0.3, max_epochs=60)
+    epochs = []
+    model = ff.fit(noise, 16, regularization=0.0, validation=0.3, max_epochs=60, callback=epochs.append)
     losses = model.history["validation_loss"]
     best = int(losses.argmin())
-    assert len(losses) == best + 6  # five more without a better one
+    at_saddle = Schedule(0.05, 60).count_epochs_at_saddle(Load.of(noise.shape, epochs[0].n_entries))
+    assert 0 < at_saddle < 20
+    assert len(losses) == max(best + 1, at_saddle) + 5  # five more without a better one
     assert losses[-1] > losses[best]
     shorter = ff.fit(
         noise, 16, regularization=0.0, validation=0.3, max_epochs=60, callback=lambda e: e.epoch == best + 1

@@ -19,6 +19,7 @@ PEER_FILES = ("libmf", "cmfrec")
 MATRICES = ("ml-100k", "ml-1m", "filmtrust", "yelp-herec", "jester5k", "epinions")
 QUICK_MATRICES = ("ml-100k", "filmtrust")
 OURS = "fastfactor, defaults"
+RANKS = (16, 64)  # given, with nothing else set; 32 is the default
 MEAN = "mean"
 TIMED = "libmf"
 SEEDS = (0, 1, 2)
@@ -35,6 +36,7 @@ def run(recorder: Recorder) -> None:
             continue
         train, validation, test = data.split(matrix.astype(np.float32))
         entrants = {OURS: _Entrant(_fit_ours(recorder.n_threads))}
+        entrants |= {name_rank(rank): _Entrant(_fit_ours(recorder.n_threads, rank=rank)) for rank in RANKS}
         for peer, recipe in _tuned_peers(recorder, name, train.tocsr(), validation):
             entrants[peer.name] = _Entrant(_fit_peer(peer, recipe))
         _judge(recorder, name, entrants, (train + validation).tocsr(), test)
@@ -49,10 +51,15 @@ class _Entrant:
     seconds: list[float] = field(default_factory=list)
 
 
-def _fit_ours(n_threads: int) -> Callable[[sp.csr_matrix, int], tuple[Predictor, float]]:
+def name_rank(rank: int) -> str:
+    """Return what the fit with a given rank is called."""
+    return f"fastfactor, rank {rank}"
+
+
+def _fit_ours(n_threads: int, **given: int) -> Callable[[sp.csr_matrix, int], tuple[Predictor, float]]:
     def fit(known: sp.csr_matrix, seed: int) -> tuple[Predictor, float]:
         start = time.perf_counter()
-        model = ff.fit(known, seed=seed, n_threads=n_threads)
+        model = ff.fit(known, seed=seed, n_threads=n_threads, **given)
         return model.predict, time.perf_counter() - start
 
     return fit
@@ -88,7 +95,9 @@ def _judge(
     """Fit everybody in turn, once for each seed, and keep the mean errors on test entries."""
     constant = np.full(test.nnz, known.data.mean())
     recorder.add(name, MEAN, "test_rmse", ff.metrics.rmse(test.data, constant), "", exact=True)
-    entrants[OURS].fit(known, 0)  # compiles
+    ours = [OURS, *map(name_rank, RANKS)]
+    for label in ours:
+        entrants[label].fit(known, 0)  # compiles
     for seed in SEEDS[: 1 if recorder.quick else None]:
         for entrant in entrants.values():
             time.sleep(timing.SETTLED)
@@ -96,11 +105,14 @@ def _judge(
             entrant.seconds.append(seconds)
             entrant.errors.append(peers.base.rmse(predict, test))
     for label, entrant in entrants.items():
-        recorder.add(name, label, "test_rmse", mean(entrant.errors), "", exact=label == OURS)
+        recorder.add(name, label, "test_rmse", mean(entrant.errors), "", exact=label in ours)
         recorder.add(name, label, "seconds", entrant.seconds)
-    best = min((mean(entrant.errors) for label, entrant in entrants.items() if label != OURS), default=None)
+    best = min((mean(entrant.errors) for label, entrant in entrants.items() if label not in ours), default=None)
     if best is not None:
         recorder.add(name, f"{OURS}/best peer", "rmse_ratio", mean(entrants[OURS].errors) / best, "x")
+    for label in ours[1:]:
+        ratio = mean(entrants[label].errors) / mean(entrants[OURS].errors)
+        recorder.add(name, f"{label}/{OURS}", "rmse_ratio", ratio, "x", exact=True)
     if TIMED in entrants:
         allowed = max(ALLOWED * median(entrants[TIMED].seconds), ALWAYS_ALLOWED)
         recorder.add(name, f"{OURS}/allowed", "time_ratio", median(entrants[OURS].seconds) / allowed, "x")

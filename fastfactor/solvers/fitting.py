@@ -23,7 +23,7 @@ from fastfactor.solvers.memory import choose_spec, draw_factors, make_nonnegativ
 from fastfactor.solvers.schedule import (
     AUTO_EPOCHS,
     AUTO_LEARNING_RATE,
-    SPREAD,
+    Load,
     Penalty,
     Schedule,
     count_epochs_of_all,
@@ -104,11 +104,12 @@ class Task:
     def run(self, grid: Sweepable, schedule: Schedule, penalty: Penalty, held: Held | None) -> Run:
         """Return a run on `grid` with these choices, judged by the entries that are `held`."""
         options, place = self.options, self.standard.place_in(self.dtype)
+        load = Load.of(grid.shape, grid.n_entries)
         judge = None if held is None else partial(compute_loss, held=held, place=place, static=Static(self.spec))
 
-        def draw() -> Factors:
-            level = self.standard.level if self.start is None else 0.0
-            factors = draw_factors(grid.shape, options.rank, self.width, self.dtype, SPREAD, options.seed, level)
+        def draw(schedule: Schedule) -> Factors:
+            level, spread = self.standard.level if self.start is None else 0.0, schedule.spread(load)
+            factors = draw_factors(grid.shape, options.rank, self.width, self.dtype, spread, options.seed, level)
             if self.start is not None:
                 self.start.write(factors, (grid.row_order, grid.col_order), self.standard)
             return make_nonnegative(factors, options.nonnegative)
@@ -118,6 +119,7 @@ class Task:
             schedule=schedule,
             penalty=penalty,
             draw=draw,
+            load=load,
             validation=judge,
             seed=options.seed,
             deadline=self.started + options.max_seconds,

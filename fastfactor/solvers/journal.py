@@ -95,9 +95,9 @@ class Progress:
             self.best = copy_factors(self.factors, self.best)
             self.best_loss, self.best_epoch = epoch.validation_loss, epoch.epoch
 
-    def has_stalled(self) -> bool:
-        """Whether the last epochs brought no better validation loss."""
-        return self.best is not None and self.epoch - self.best_epoch >= _PATIENCE
+    def has_stalled(self, unjudged: int = 0) -> bool:
+        """Whether the last epochs, the first `unjudged` left out, brought no better validation loss."""
+        return self.best is not None and self.epoch - max(self.best_epoch, unjudged) >= _PATIENCE
 
     def describe(self) -> dict[str, Any]:
         """Return all of it as plain values and arrays."""
@@ -193,11 +193,13 @@ class Journal:
         """Keep where the running descent is, unless that was done a moment ago."""
         self._keep(progress)
 
-    def is_over(self, progress: Progress, n_epochs: int, callback: Callable[[Epoch], Any] | None) -> bool:
+    def is_over(
+        self, progress: Progress, n_epochs: int, callback: Callable[[Epoch], Any] | None, unjudged: int = 0
+    ) -> bool:
         """Whether a descent ends where it is; `callback` is asked about the last epoch (again, after a resumption)."""
         if progress.epoch == 0:
             return False
-        ends = progress.epoch >= n_epochs or progress.has_stalled()
+        ends = progress.epoch >= n_epochs or progress.has_stalled(unjudged)
         if callback is not None and callback(progress.history[-1]):
             if not ends:
                 self._keep(progress, at_once=True)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,7 +14,10 @@ from numpy.typing import NDArray
 AUTO_LEARNING_RATE = 0.05
 AUTO_EPOCHS = 40
 FALL = 3  # the power with which it falls; with a square the middle epochs come out behind (docs/performance.md)
-SPREAD = 0.02  # of the first predictions about their mean: small, but not so small that the saddle there holds epochs
+SPREAD = 0.02  # of the first predictions about their mean: the most that it is
+_LEAST_SPREAD = 0.001
+_RESERVE = 14.0  # times the growth from the first predictions that there must be room for (docs/performance.md)
+_WEAK = 0.25  # correlation of values with the direction that is learned first, where it is hard to learn
 
 
 def count_epochs_of_all(shape: tuple[int, int]) -> int:
@@ -22,6 +27,28 @@ def count_epochs_of_all(shape: tuple[int, int]) -> int:
     epochs (docs/performance.md).
     """
     return min(max(AUTO_EPOCHS, 100_000 // min(shape)), 2000)
+
+
+class Load(NamedTuple):
+    """How many entries an epoch has for a row and for a column, on average."""
+
+    of_row: float
+    of_col: float
+
+    @classmethod
+    def of(cls, shape: tuple[int, int], n_entries: int) -> Load:
+        """Return the quotients; a side without length has one row or column."""
+        return cls(n_entries / max(shape[0], 1), n_entries / max(shape[1], 1))
+
+    @property
+    def pull(self) -> float:
+        """Geometric mean: the leading singular value of a matrix of that many entries, all alike and of size 1."""
+        return math.sqrt(self.of_row * self.of_col)
+
+    @property
+    def mean(self) -> float:
+        """Harmonic mean: with few entries on one side, factors follow no faster for there being many on the other."""
+        return 2 / (1 / max(self.of_row, 1e-9) + 1 / max(self.of_col, 1e-9))
 
 
 @dataclass(frozen=True)
@@ -44,6 +71,22 @@ class Schedule:
     def rate(self, epoch: int) -> float:
         """Return the step size of an epoch, counted from 0."""
         return self.learning_rate * (1.0 - epoch / self.n_epochs) ** FALL
+
+    def spread(self, load: Load) -> float:
+        """Return the standard deviation of the first predictions about their mean, for standardised values.
+
+        From smaller ones strong directions have more of a lead over weak ones, which predicts better, but they leave
+        the saddle at zero later: it is as small as the steps of the fit make good early (docs/derivation.md, 7).
+        """
+        return min(max(math.exp(-self.learning_rate * self.n_epochs * load.mean / _RESERVE), _LEAST_SPREAD), SPREAD)
+
+    def count_epochs_at_saddle(self, load: Load) -> int:
+        """Return for how many epochs only biases may be learned, so that no progress means little.
+
+        Predictions grow with twice the correlation times step and pull.
+        """
+        growth = 2 * _WEAK * self.learning_rate * load.pull
+        return math.ceil(min(-math.log(self.spread(load)) / max(growth, 1e-9), self.n_epochs))
 
     def halved(self) -> Schedule:
         """Return the schedule with half the step size."""

@@ -17,7 +17,7 @@ from fastfactor.kernels.update import Factors, Step
 from fastfactor.matrix.grid import Held
 from fastfactor.matrix.mapped import drop_pages, is_mapped
 from fastfactor.solvers.journal import Epoch, Journal, Progress, log
-from fastfactor.solvers.schedule import Penalty, Schedule
+from fastfactor.solvers.schedule import Load, Penalty, Schedule
 from fastfactor.threads import launch, using_threads_for
 
 _MAX_HALVINGS = 8
@@ -58,7 +58,9 @@ class Run:
     schedule : Schedule
     penalty : Penalty
     draw : callable
-        () -> Factors to start from, the same each time.
+        From a schedule to the factors to start from, the same each time.
+    load : Load
+        What an epoch has for a row and for a column.
     validation : callable or None
         From factors to a validation loss; it judges each epoch.
     seed : int
@@ -90,7 +92,8 @@ class Run:
     spec: Spec
     schedule: Schedule
     penalty: Penalty
-    draw: Callable[[], Factors]
+    draw: Callable[[Schedule], Factors]
+    load: Load
     validation: Callable[[Factors], float] | None = None
     seed: int = 0
     deadline: float = float("inf")
@@ -184,7 +187,8 @@ def _descend(grid: Sweepable, run: Run, progress: Progress) -> Factors:
     """Run the rest of the epochs of a schedule; return the factors of the best one by validation, else of the last."""
     static, judge = Static(run.spec), run.validation
     n_epochs = run.stop_after or run.schedule.n_epochs
-    while not run.journal.is_over(progress, n_epochs, run.callback):
+    at_saddle = run.schedule.count_epochs_at_saddle(run.load)
+    while not run.journal.is_over(progress, n_epochs, run.callback, at_saddle):
         rate = run.schedule.rate(progress.epoch)
         try:
             train_loss = update_epoch(grid, progress.factors, run, progress.epoch, static)
@@ -206,7 +210,7 @@ def _descend(grid: Sweepable, run: Run, progress: Progress) -> Factors:
 
 
 def fit_factors(grid: Sweepable, run: Run) -> tuple[Factors, list[Epoch], Schedule]:
-    """Descend from `run.draw()`, or go on where the journal says; after a divergence start again with half the step.
+    """Descend from `run.draw`, or go on where the journal says; after a divergence start again with half the step.
 
     Returns
     -------
@@ -221,7 +225,7 @@ def fit_factors(grid: Sweepable, run: Run) -> tuple[Factors, list[Epoch], Schedu
     DivergenceError
         If the fit still diverges after the step was halved eight times.
     """
-    progress = run.journal.resume(run.draw)
+    progress = run.journal.resume(lambda: run.draw(run.schedule))
     for _ in range(progress.attempt):
         run.schedule = run.schedule.halved()
     while True:
@@ -236,7 +240,7 @@ def fit_factors(grid: Sweepable, run: Run) -> tuple[Factors, list[Epoch], Schedu
             log.info("diverged in epoch %d (loss %.3g): starting again with half the step", last.epoch, last.train_loss)
             attempt, history = progress.attempt + 1, progress.history
             del progress  # its memory is needed for the next one
-            progress = Progress(run.draw(), attempt, history=history)
+            progress = Progress(run.draw(run.schedule), attempt, history=history)
     raise DivergenceError(
         f"the fit diverged in epoch {last.epoch} at step {last.learning_rate:.3g} (standardised), the last of "
         f"{_MAX_HALVINGS + 1} attempts; its mean loss was {last.train_loss:.3g}. Likely causes: values of very "

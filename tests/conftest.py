@@ -5,6 +5,7 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from subprocess import PIPE
 
 import hypothesis
 import numpy as np
@@ -55,8 +56,8 @@ def decaying():
     return (Q * 0.8 ** np.arange(40)) @ P.T
 
 
-def run_python(code, *args, env=None, package=PACKAGE, timeout=HANG):
-    """Run `code` in a new process that imports the same package, and return the completed process.
+def start_python(code, *args, env=None, package=PACKAGE, **options):
+    """Start `code` in a new process that imports the same package; `options` go to Popen, whose pipes are of text.
 
     `-P` keeps the current folder, which may hold another copy, out of its way. `env` is merged into the environment; a
     value of None removes a variable.
@@ -71,9 +72,31 @@ def run_python(code, *args, env=None, package=PACKAGE, timeout=HANG):
             merged.pop(name, None)
         else:
             merged[name] = str(value)
-    return subprocess.run(
-        [sys.executable, "-P", "-c", code, *map(str, args)], env=merged, capture_output=True, text=True, timeout=timeout
-    )
+    return subprocess.Popen([sys.executable, "-P", "-c", code, *map(str, args)], env=merged, text=True, **options)
+
+
+def run_python(code, *args, timeout=HANG, **options):
+    """Run `code` as `start_python` does, and return the completed process."""
+    with start_python(code, *args, stdout=PIPE, stderr=PIPE, **options) as process:
+        try:
+            out, err = process.communicate(timeout=timeout)
+        except BaseException:
+            process.kill()
+            raise
+    return subprocess.CompletedProcess(process.args, process.returncode, out, err)
+
+
+def assert_same_model(first, second):
+    """Require equal bits of all that a fit gives."""
+    for name in ("U", "V", "row_bias", "col_bias", "mean"):
+        one, other = np.asarray(getattr(first, name)), np.asarray(getattr(second, name))
+        assert (one.dtype, one.shape) == (other.dtype, other.shape), name
+        assert one.tobytes() == other.tobytes(), name
+    for name in ("epoch", "learning_rate", "train_loss", "validation_loss"):
+        assert first.history[name].tobytes() == second.history[name].tobytes(), name
+    np.testing.assert_equal(first.selection, second.selection)
+    np.testing.assert_equal(first.recipe, second.recipe)
+    assert first.loss == second.loss
 
 
 @pytest.fixture(scope="session")

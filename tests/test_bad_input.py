@@ -116,7 +116,6 @@ TABLE = [
     ({"shape": (5, 5)}, ValueError, ["shape", "(5, 5)", "(2, 3)"]),
     ({"shape": (5, 5), "unobserved": "zero", "X": dense(1.0)}, ValueError, ["shape", "(5, 5)", "(2, 3)"]),
     ({"duplicates": "mean", "unobserved": "zero", "X": dense(1.0)}, ValueError, ["duplicates", "'mean'"]),
-    # what later issues own
     *((WEAK | arguments, error, words) for arguments, error, words in WEAK_TABLE),
     ({"sample_weight": np.ones(4)}, ValueError, ["sample_weight", "(4,)", "(2, 3)"]),
     ({"sample_weight": dense(-1.0)}, ValueError, ["sample_weight[1, 0]", "-1.0"]),

@@ -6,14 +6,13 @@ import os
 import random
 import shutil
 import signal
-import subprocess
-import sys
 import time
+from subprocess import PIPE, TimeoutExpired
 
 import numpy as np
 import pytest
 import scipy.sparse as sp
-from conftest import PACKAGE, run_python
+from conftest import assert_same_model, run_python, start_python
 
 import fastfactor as ff
 from fastfactor import folders, locks
@@ -64,18 +63,6 @@ def prepare(X, case):
     return arguments
 
 
-def assert_same(left, right):
-    for name in ("U", "V", "row_bias", "col_bias", "mean"):
-        one, other = np.asarray(getattr(left, name)), np.asarray(getattr(right, name))
-        assert one.dtype == other.dtype
-        assert one.tobytes() == other.tobytes(), name
-    for name in ("epoch", "learning_rate", "train_loss", "validation_loss"):
-        assert left.history[name].tobytes() == right.history[name].tobytes(), name
-    np.testing.assert_equal(left.selection, right.selection)
-    np.testing.assert_equal(left.recipe, right.recipe)
-    assert left.loss == right.loss
-
-
 class Killed(BaseException):
     """Stands for kill -9: nobody catches it."""
 
@@ -105,7 +92,7 @@ def test_interrupted_at_every_write_it_ends_with_the_same_bits(numbers, tmp_path
             deaths += 1
     assert deaths >= len(set(expected.history["epoch"])) // 9 + len(expected.selection["trials"])
     assert writes >= len(set(expected.history["epoch"]))
-    assert_same(model, expected)
+    assert_same_model(model, expected)
     assert (np.diff(model.history["seconds"]) >= 0).all()
 
 
@@ -114,7 +101,7 @@ def test_a_loss_of_ones_own_is_compared_by_its_code(numbers, tmp_path):
     model = ff.fit(numbers, 3, loss=loss, **QUICK, checkpoint=tmp_path)
     again = ff.fit(numbers, 3, loss=loss, **QUICK, checkpoint=tmp_path)
     assert again.loss is loss
-    assert_same(again, model)
+    assert_same_model(again, model)
     other = ff.Loss(lambda x, p: 2 * abs(x - p), lambda x, p: 2 * np.sign(p - x), name="modulus")
     with pytest.raises(ValueError, match=r"loss was loss 'modulus' with code .*, is loss 'modulus' with code"):
         ff.fit(numbers, 3, loss=other, **QUICK, checkpoint=tmp_path)
@@ -123,7 +110,7 @@ def test_a_loss_of_ones_own_is_compared_by_its_code(numbers, tmp_path):
 def test_a_fit_that_ended_is_not_run_again(numbers, tmp_path):
     model = ff.fit(numbers, 3, **QUICK, checkpoint=tmp_path)
     again = ff.fit(numbers, 3, **QUICK, checkpoint=str(tmp_path), callback=lambda _: pytest.fail("an epoch was run"))
-    assert_same(again, model)
+    assert_same_model(again, model)
     assert again.U.flags.writeable
     assert again.history["seconds"].tolist() == model.history["seconds"].tolist()
 
@@ -135,7 +122,7 @@ def test_what_a_callback_ended_goes_on(numbers, tmp_path):
     seen = []
     model = ff.fit(numbers, 3, **QUICK, checkpoint=tmp_path, callback=lambda e: seen.append(e.epoch))
     assert seen == [2, 3, 4, 5, 6]
-    assert_same(model, expected)
+    assert_same_model(model, expected)
 
 
 def test_what_the_deadline_ended_goes_on(numbers, tmp_path, monkeypatch):
@@ -146,7 +133,7 @@ def test_what_the_deadline_ended_goes_on(numbers, tmp_path, monkeypatch):
         patch.setattr("time.perf_counter", lambda: float(next(clock)))
         short = ff.fit(numbers, 3, **QUICK, checkpoint=tmp_path, max_seconds=20)
     assert 0 < len(short.history["epoch"]) < 6
-    assert_same(ff.fit(numbers, 3, **QUICK, checkpoint=tmp_path), expected)
+    assert_same_model(ff.fit(numbers, 3, **QUICK, checkpoint=tmp_path), expected)
 
 
 def changes(X):
@@ -175,7 +162,7 @@ def test_another_fit_is_refused_with_what_differs(numbers, tmp_path, change):
 
 def test_what_changes_no_number_may_differ(numbers, tmp_path):
     model = ff.fit(numbers, 3, **QUICK, checkpoint=tmp_path, n_threads=1)
-    assert_same(ff.fit(numbers, 3, **QUICK, checkpoint=tmp_path, n_threads=2, max_seconds=100), model)
+    assert_same_model(ff.fit(numbers, 3, **QUICK, checkpoint=tmp_path, n_threads=2, max_seconds=100), model)
 
 
 def keep_half(X, path):
@@ -243,7 +230,7 @@ def test_a_full_disk_is_named_and_what_was_kept_stays(numbers, tmp_path, monkeyp
             ff.fit(numbers, 3, **QUICK, checkpoint=tmp_path)
     assert caught.value.errno == errno.ENOSPC
     assert before == {path.name: path.read_bytes() for path in tmp_path.iterdir()}
-    assert_same(ff.fit(numbers, 3, **QUICK, checkpoint=tmp_path), ff.fit(numbers, 3, **QUICK))
+    assert_same_model(ff.fit(numbers, 3, **QUICK, checkpoint=tmp_path), ff.fit(numbers, 3, **QUICK))
 
 
 def test_ctrl_c_right_after_the_manifest_was_replaced(numbers, tmp_path, monkeypatch):
@@ -262,7 +249,7 @@ def test_ctrl_c_right_after_the_manifest_was_replaced(numbers, tmp_path, monkeyp
         patch.setattr(folders, "_settle_folder", interrupt)
         with pytest.raises(KeyboardInterrupt):
             ff.fit(numbers, 3, **QUICK, checkpoint=tmp_path)
-    assert_same(ff.fit(numbers, 3, **QUICK, checkpoint=tmp_path), ff.fit(numbers, 3, **QUICK))
+    assert_same_model(ff.fit(numbers, 3, **QUICK, checkpoint=tmp_path), ff.fit(numbers, 3, **QUICK))
 
 
 # --- two at once
@@ -288,10 +275,8 @@ def test_a_folder_that_a_running_fit_uses_is_refused(numbers, tmp_path):
     """Another process is told which; once it was killed, with a child of its own still there, nothing is in the way."""
     pytest.importorskip("fcntl")
     sp.save_npz(tmp_path / "X.npz", numbers)
-    kept, pipe = tmp_path / "kept", subprocess.PIPE
-    command = [sys.executable, "-P", "-c", RUNNING, str(tmp_path / "X.npz"), str(kept)]
-    environment = {**os.environ, "PYTHONPATH": str(PACKAGE.parent)}
-    with subprocess.Popen(command, env=environment, stdin=pipe, stdout=pipe, text=True) as other:
+    kept = tmp_path / "kept"
+    with start_python(RUNNING, tmp_path / "X.npz", kept, stdin=PIPE, stdout=PIPE) as other:
         child = int(other.stdout.readline())
         try:
             for _ in range(2):  # refused once, it is not let in the next time
@@ -306,7 +291,7 @@ def test_a_folder_that_a_running_fit_uses_is_refused(numbers, tmp_path):
         finally:
             os.kill(child, signal.SIGKILL)
     assert seen[0] in (1, 2)  # it went on
-    assert_same(model, ff.fit(numbers, 3, **QUICK))
+    assert_same_model(model, ff.fit(numbers, 3, **QUICK))
     assert not (kept / locks.LOCK).exists()
 
 
@@ -322,7 +307,7 @@ def test_a_second_fit_in_this_process_is_refused(numbers, tmp_path):
 
     model = ff.fit(numbers, 3, **QUICK, checkpoint=tmp_path, callback=fit_again)
     assert refused
-    assert_same(model, ff.fit(numbers, 3, **QUICK))
+    assert_same_model(model, ff.fit(numbers, 3, **QUICK))
 
 
 def test_the_lock_of_a_file_that_was_removed_is_not_taken_for_one(tmp_path):
@@ -354,11 +339,13 @@ def test_where_nothing_can_be_locked_fits_go_on(numbers, tmp_path, monkeypatch, 
     expected = ff.fit(numbers, 3, **QUICK)
     if lacking == "locks":
         monkeypatch.setattr(fcntl, "flock", lambda *_: (_ for _ in ()).throw(OSError(errno.ENOLCK, "No locks")))
-        assert_same(ff.fit(numbers, 3, **QUICK, checkpoint=tmp_path), expected)
+        assert_same_model(ff.fit(numbers, 3, **QUICK, checkpoint=tmp_path), expected)
     else:
         ff.fit(numbers, 3, **QUICK, checkpoint=tmp_path)
         (tmp_path / locks.LOCK).mkdir()  # root writes to folders that are read-only, but opens none as a file
-    assert_same(ff.fit(numbers, 3, **QUICK, checkpoint=tmp_path, callback=lambda _: pytest.fail("run again")), expected)
+    assert_same_model(
+        ff.fit(numbers, 3, **QUICK, checkpoint=tmp_path, callback=lambda _: pytest.fail("run again")), expected
+    )
 
 
 def test_a_link_in_the_place_of_the_lock_is_not_followed(numbers, tmp_path):
@@ -396,17 +383,10 @@ def kill_until_it_ends(X, arguments, folder, n_kills, seed):
     result = run_python(CHILD, *given, folder / "compiled")  # so that what follows loads the same machine code
     assert result.returncode == 0, result.stderr
     expected = run_python(CHILD, *given, "").stdout.split()[-1]
-    environment = {**os.environ, "PYTHONPATH": str(PACKAGE.parent)}
 
     def start(kept):
         """Return a child whose imports are over, so that what is killed is the fit."""
-        process = subprocess.Popen(
-            [sys.executable, "-P", "-c", CHILD, *map(str, given), str(kept)],
-            env=environment,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-        )
+        process = start_python(CHILD, *given, kept, stdout=PIPE, stderr=PIPE)
         process.stdout.readline()
         return process
 
@@ -422,7 +402,7 @@ def kill_until_it_ends(X, arguments, folder, n_kills, seed):
             try:
                 out, err = process.communicate(timeout=rng.uniform(0.0, longest) if kills < n_kills else None)
                 break
-            except subprocess.TimeoutExpired:
+            except TimeoutExpired:
                 process.kill()
                 process.communicate()
                 kills, killed = kills + 1, True

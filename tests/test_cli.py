@@ -3,15 +3,14 @@
 import json
 import os
 import signal
-import subprocess
-import sys
 import threading
 import time
+from subprocess import DEVNULL, PIPE
 
 import numpy as np
 import pytest
 import scipy.sparse as sp
-from conftest import PACKAGE, run_python
+from conftest import run_python, start_python
 
 import fastfactor as ff
 
@@ -301,14 +300,7 @@ MAIN = "from fastfactor.cli import main; main()"
 @pytest.mark.parametrize("signum", [signal.SIGINT, signal.SIGTERM])
 def test_a_signal_saves_the_model_so_far(folder, tmp_path, signum):
     arguments = ["fit", folder / "train.parquet", tmp_path / "m", *FIT, "--max-epochs", 10_000_000, "--json"]
-    env = {**os.environ, "PYTHONPATH": str(PACKAGE.parent)}
-    process = subprocess.Popen(
-        [sys.executable, "-c", MAIN, *map(str, arguments)],
-        env=env,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
+    process = start_python(MAIN, *arguments, stdout=PIPE, stderr=PIPE)
     guard = threading.Timer(240, process.kill)
     guard.start()
     try:
@@ -399,9 +391,7 @@ def test_a_terminal_sees_a_bar(folder, tmp_path):
     pty = pytest.importorskip("pty")
     ours, theirs = pty.openpty()
     arguments = ["fit", folder / "train.parquet", tmp_path / "m", *FIT, "--max-epochs", 3]
-    env = {**os.environ, "PYTHONPATH": str(PACKAGE.parent), "TERM": "xterm", "COLUMNS": "150"}
-    command = [sys.executable, "-c", MAIN, *map(str, arguments)]
-    process = subprocess.Popen(command, env=env, stderr=theirs, stdout=subprocess.DEVNULL)
+    process = start_python(MAIN, *arguments, env={"TERM": "xterm", "COLUMNS": 150}, stderr=theirs, stdout=DEVNULL)
     os.close(theirs)
     seen = b""
     try:

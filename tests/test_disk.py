@@ -3,14 +3,13 @@
 import errno
 import json
 import os
-import subprocess
-import sys
 import zipfile
+from subprocess import PIPE
 
 import numpy as np
 import pytest
 import scipy.sparse as sp
-from conftest import run_python
+from conftest import assert_same_model, run_python, start_python
 
 import fastfactor as ff
 from fastfactor import folders
@@ -37,14 +36,6 @@ def matrix(ratings):
 @pytest.fixture
 def grid(matrix, tmp_path):
     return ff.io.build_grid(matrix, tmp_path / "grid")
-
-
-def assert_same_model(first, second):
-    for name in ("U", "V", "row_bias", "col_bias", "mean"):
-        np.testing.assert_array_equal(getattr(first, name), getattr(second, name), strict=True)
-    for name in ("train_loss", "validation_loss", "learning_rate"):
-        np.testing.assert_array_equal(first.history[name], second.history[name])
-    assert json.dumps(first.selection, default=str) == json.dumps(second.selection, default=str)
 
 
 @pytest.mark.parametrize(
@@ -330,9 +321,7 @@ with writing(Path(sys.argv[1])):
 
 def test_a_folder_that_is_being_written_is_refused(grid, matrix):
     pytest.importorskip("fcntl")
-    command = [sys.executable, "-c", HOLDING, str(grid.folder)]
-    env = os.environ | {"PYTHONPATH": str(folders.__file__.rsplit("/fastfactor/", 1)[0])}
-    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=env) as other:
+    with start_python(HOLDING, grid.folder, stdin=PIPE, stdout=PIPE) as other:
         assert other.stdout.readline() == "held\n"
         for call in (lambda: ff.io.open_grid(grid.folder), lambda: ff.io.build_grid(matrix, grid.folder)):
             with pytest.raises(BlockingIOError, match="another process is writing to it") as caught:

@@ -331,9 +331,9 @@ def test_bad_calls_are_refused(tmp_path, arguments, error, words):
     write_csv(tmp_path / "a.csv")
     write_csv(tmp_path / "a.txt")
     (tmp_path / "empty").mkdir()
-    path = arguments.pop("path", "a.csv") if "path" in arguments else "a.csv"
+    path, options = arguments.get("path", "a.csv"), {name: arguments[name] for name in arguments if name != "path"}
     with pytest.raises(error, match=words):
-        read(tmp_path / path if isinstance(path, str) else path, **{k: v for k, v in arguments.items() if k != "path"})
+        read(tmp_path / path if isinstance(path, str) else path, **options)
 
 
 def test_known_ids_keep_their_places(tmp_path):

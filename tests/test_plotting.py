@@ -1,6 +1,7 @@
 """Pictures: what is drawn, where, and that they can be rendered."""
 
 import io
+import sys
 
 import numpy as np
 import pytest
@@ -61,6 +62,6 @@ def test_spectra(ratings):
 
 
 def test_without_the_extra_there_is_a_hint(ratings, monkeypatch):
-    monkeypatch.setitem(__import__("sys").modules, "matplotlib", None)
+    monkeypatch.setitem(sys.modules, "matplotlib", None)
     with pytest.raises(ImportError, match=r"pip install 'fastfactor\[plot\]'"):
         ff.svd(ratings, 2).plot_spectrum()

@@ -127,12 +127,13 @@ def _find_subspace(
     operand: Operand, search: Search, rng: np.random.Generator, first: Array | None, dtype: np.dtype[Any]
 ) -> Ritz:
     """Return the wanted eigenpairs of B^H B, vectors as (n, k), from an iteration in that dtype."""
-    size, is_dense = basis_size(search.k), isinstance(operand, DenseOperand)
-    is_formed = is_dense and operand.n <= (min(GRAM_LIMIT, GRAM_SHARE * search.k) if search.largest else GRAM_LIMIT)
-    if max(size + 2 * BLOCK, SHORT) >= operand.n or (is_formed and (operand.n <= LAPACK_LIMIT or not search.largest)):
+    size, limit = basis_size(search.k), min(GRAM_LIMIT, GRAM_SHARE * search.k) if search.largest else GRAM_LIMIT
+    dense = operand if isinstance(operand, DenseOperand) and operand.n <= limit else None
+    by_lapack = dense is not None and (operand.n <= LAPACK_LIMIT or not search.largest)
+    if max(size + 2 * BLOCK, SHORT) >= operand.n or by_lapack:
         return _decompose_gram(operand, search)
     request = Request(search.k, search.tol, search.max_passes, search.largest, size)
-    operator = _Gram(operand) if is_formed else operand
+    operator = operand if dense is None else _Gram(dense)
     ritz = solve(operator, request, Basis(operand.n, size, dtype, rng), first)  # the basis is given back here
     ritz.V = _orthonormalise(ritz.V.astype(operand.dtype, copy=False), search.k)
     return ritz
@@ -141,7 +142,7 @@ def _find_subspace(
 class _Gram:
     """A small Gram matrix B^H B, formed once: passes over it are shorter than over B."""
 
-    def __init__(self, operand: Any) -> None:
+    def __init__(self, operand: DenseOperand) -> None:
         self.n, self.gram = operand.n, operand.gram()
 
     def add_gram(self, X: Array, G: Array) -> None:

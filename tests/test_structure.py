@@ -65,6 +65,19 @@ def test_kernels_know_no_input_output_or_validation():
         assert not {name.split(".")[0] for name in names} & {"scipy", "pandas", "pickle", "json", "threading"}
 
 
+def is_prange(node):
+    return isinstance(node, ast.For) and isinstance(node.iter, ast.Call) and ast.unparse(node.iter.func) == "prange"
+
+
+@pytest.mark.parametrize("path", sorted(PACKAGE.glob("kernels/*.py")), ids=lambda path: path.name)
+def test_no_thread_of_a_kernel_asks_for_memory(path):
+    """Where there is none, a thread cannot raise an error: the process ends with a segmentation fault."""
+    makers = ("np.empty", "np.zeros", "np.ones", "np.full", "np.arange", ".copy", "np.empty_like", "np.zeros_like")
+    for loop in filter(is_prange, ast.walk(ast.parse(path.read_text()))):
+        calls = [ast.unparse(node.func) for node in ast.walk(loop) if isinstance(node, ast.Call)]
+        assert not [call for call in calls if call.endswith(makers)], f"line {loop.lineno}"
+
+
 def body_lines(node):
     """Return how many lines the body of a function has, its docstring not counted."""
     body = node.body[1:] if ast.get_docstring(node) else node.body

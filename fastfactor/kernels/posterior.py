@@ -209,9 +209,11 @@ def draw_side(given, prior, size, seed, Z, means, static):
         The draws, and what they would be on average.
     """
     width = given.W.shape[1]
-    n_rows = (size // _TILE + 1) * _TILE
-    for s in prange(len(given.starts) - 1):
-        scratch = np.zeros((n_rows, width), Z.dtype), np.zeros((max(_BATCH, size + 1), 2 * width), Z.dtype)
+    n_slices, n_rows = len(given.starts) - 1, (size // _TILE + 1) * _TILE
+    # Outside the loop: a thread that finds no memory cannot raise an error, and ends the process.
+    A, G = np.zeros((n_slices, n_rows, width), Z.dtype), np.zeros((n_slices, max(_BATCH, size + 1), 2 * width), Z.dtype)
+    for s in prange(n_slices):
+        scratch = A[s], G[s]
         for r in range(given.starts[s], given.starts[s + 1]):
             row_seed = hash_counter(seed, r)
             if given.indptr[r + 1] - given.indptr[r] < size:

@@ -208,7 +208,7 @@ def fill_blocks(matrix, weights, row_order, col_place, blocks, standard, held_ou
     held_starts, held_rows, held_cols, held_values = held
     entries, row_starts = blocks.entries, blocks.row_starts
     n_across = len(blocks.col_starts) - 1
-    cursors = blocks.offsets.copy()  # not in the loop: a thread that finds no memory cannot raise an error
+    cursors = blocks.offsets.copy()  # not in the loop, where a lack of memory is a SystemError
     for b in prange(len(row_starts) - 1):
         cursor = cursors[n_across * b : n_across * (b + 1)]
         h = held_starts[b]

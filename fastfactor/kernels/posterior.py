@@ -210,7 +210,7 @@ def draw_side(given, prior, size, seed, Z, means, static):
     """
     width = given.W.shape[1]
     n_slices, n_rows = len(given.starts) - 1, (size // _TILE + 1) * _TILE
-    # Outside the loop: a thread that finds no memory cannot raise an error, and ends the process.
+    # Outside the loop: of a thread that finds no memory Numba makes a SystemError, not a MemoryError.
     A, G = np.zeros((n_slices, n_rows, width), Z.dtype), np.zeros((n_slices, max(_BATCH, size + 1), 2 * width), Z.dtype)
     for s in prange(n_slices):
         scratch = A[s], G[s]

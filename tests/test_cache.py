@@ -7,6 +7,8 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 from conftest import PACKAGE, run_python
 
+from fastfactor.kernels import compiling
+
 # A typical session: a small matrix like ratings fitted twice at one rank, then predictions.
 SESSION = """
 import hashlib, json, sys
@@ -129,6 +131,18 @@ def test_a_read_only_package_is_cached_in_the_users_folder(python, tmp_path):
     assert first[0] == second[0]
     assert (first[1], second[1]) == ("1", "0")
     assert list(home.rglob("*.nbi"))
+
+
+def test_signatures_that_are_added_at_the_same_moment(tmp_path):
+    """Of two processes that both saw an empty index, each gets its own code back, or none."""
+    files = [compiling._CacheFile(str(tmp_path), "kernel", "stamp") for _ in "ab"]
+    for file, key in zip(files, "ab", strict=True):
+        load_index, seen = file._load_index, [{}, {}]
+        file._load_index = lambda seen=seen, load_index=load_index: seen.pop() if seen else load_index()
+        file.save(key, f"code of {key}")
+    codes = [files[0].load(key) for key in "ab"]
+    assert codes == [None, "code of b"]
+    assert {path.name for path in tmp_path.glob("*.nbc")} > {files[0]._load_index()["b"]}
 
 
 def test_processes_that_compile_at_once(tmp_path):

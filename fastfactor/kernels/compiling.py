@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import uuid
 import warnings
 from pathlib import Path
 from typing import Any
@@ -41,12 +42,28 @@ DIGEST = compute_digest()
 USER_LOSS = "user loss "  # begins the names of losses that are not in these files: what they compile to is not kept
 
 
+class _CacheFile(caching.IndexDataCacheFile):
+    """Numba's index and data files, with names that no other process can choose at the same moment.
+
+    Numba numbers data files by what the index holds, without a lock: of two processes that add different signatures at
+    once, one's index may stay with the other's code.
+    """
+
+    def save(self, key: Any, data: Any) -> None:
+        """Keep the code of one signature: first its file, then the index that names it."""
+        name = self._load_index().get(key) or self._data_name(uuid.uuid4().int)
+        self._save_data(name, data)
+        overloads = self._load_index()
+        overloads[key] = name
+        self._save_index(overloads)
+
+
 class _KernelCache(caching.FunctionCache):
     """Numba's disk cache, with the digest of all kernel files in place of one file's time stamp."""
 
     def __init__(self, py_func: Any) -> None:
         super().__init__(py_func)
-        self._cache_file = caching.IndexDataCacheFile(
+        self._cache_file = _CacheFile(
             cache_path=self._cache_path,
             filename_base=self._impl.filename_base,
             source_stamp=DIGEST,

@@ -17,6 +17,7 @@ from fastfactor.matrix.centring import sum_squares
 from fastfactor.matrix.dense import DenseOperand
 from fastfactor.matrix.inputs import as_observations, is_sparse
 from fastfactor.matrix.operand import BLOCK, N_SLICES, Operand, SparseOperand
+from fastfactor.matrix.packing import leave
 from fastfactor.matrix.values import find_largest
 from fastfactor.threads import using_threads
 
@@ -121,7 +122,7 @@ def _as_operand(part: Part, scale: float) -> Operand:
     X = part.matrix
     if isinstance(X, np.ndarray):
         return DenseOperand(X, scale, 1)
-    return SparseOperand(X.indptr, X.indices, X.data, X.shape, scale)
+    return SparseOperand(leave(X.indptr, X.indices, X.data), X.shape, scale)
 
 
 def _own(X: Array) -> Array:

@@ -5,6 +5,10 @@ For fixed orthonormal V the best U of ``|| A - U V^H ||_F`` is A V, and the grad
 fixed slice of rows: the sums are the same, bit for bit, for any number of threads.
 
 All narrow matrices are walked in chunks of `static.lanes` columns; chunk `q` is what one call works on.
+
+Rows of a few entries cost as much by the guess at their end that goes wrong as by their entries: stored in the order of
+their lengths, within a window (matrix/packing.py), they take up to half as long. So the i-th row that is stored is not
+row i of the matrix but row ``i + turns[i]``.
 """
 
 from __future__ import annotations
@@ -19,47 +23,50 @@ from fastfactor.kernels.simd import conj, load, store, zeros
 
 
 class SparseRows(NamedTuple):
-    """A in CSR form. Entries are multiplied by `scale` (a power of two) when they are read.
+    """Rows of A in CSR form. Entries are multiplied by `scale` (a power of two) when they are read.
 
     Attributes
     ----------
     indptr, indices, values : arrays
         As in ``scipy.sparse.csr_array``; duplicates count as their sum.
+    turns : int16 array
+        The i-th row that is stored is row ``i + turns[i]`` of A.
     scale : float64
     starts : (n_slices + 1,) int64 array
-        First row of each slice.
+        Where each slice begins, among the rows as they are stored.
     """
 
     indptr: Any
     indices: Any
     values: Any
+    turns: Any
     scale: Any
     starts: Any
 
 
 @kernel
-def entries_of(A, r):
-    """Return where the entries of row r begin and end; unsigned, so that nothing looks for negative indices."""
-    return np.uint64(A.indptr[r]), np.uint64(A.indptr[r + 1])
+def entries_of(A, i):
+    """Return where the entries of the i-th row begin and end; unsigned, so that nothing looks for negative indices."""
+    return np.uint64(A.indptr[i]), np.uint64(A.indptr[i + 1])
 
 
 @kernel
-def multiply_row(A, r, V, q, static):
-    """Return A_r V, chunk q. Two sums take turns, so that neither has to wait for the addition before it.
+def multiply_row(A, i, V, q, static):
+    """Return the i-th row times V, chunk q. Two sums take turns: neither waits for the addition before it.
 
     In one plain loop, though: for rows of a few entries an unrolled one, with its rest, took half as long again.
     """
     y0, y1 = zeros(V, static), zeros(V, static)
-    start, stop = entries_of(A, r)
+    start, stop = entries_of(A, i)
     for e in range(start, stop):
         y0, y1 = y1, y0 + V.dtype.type(A.scale * A.values[e]) * load(V, A.indices[e], q, static)
     return y0 + y1
 
 
 @kernel
-def scatter_row(A, r, y, G, static):
-    """Add A_r^H y to G."""
-    start, stop = entries_of(A, r)
+def scatter_row(A, i, y, G, static):
+    """Add the adjoint of the i-th row times y to G."""
+    start, stop = entries_of(A, i)
     for e in range(start, stop):
         c = A.indices[e]
         store(G, c, 0, load(G, c, 0, static) + conj(G.dtype.type(A.scale * A.values[e])) * y, static)
@@ -69,24 +76,24 @@ def scatter_row(A, r, y, G, static):
 def add_gram_sparse(A, X, G, static):
     """Add A_s^H (A_s X) to G[s] for each slice s of rows; X and G[s] are (n_cols, lanes)."""
     for s in prange(len(A.starts) - 1):
-        for r in range(A.starts[s], A.starts[s + 1]):
-            scatter_row(A, r, multiply_row(A, r, X, 0, static), G[s], static)
+        for i in range(A.starts[s], A.starts[s + 1]):
+            scatter_row(A, i, multiply_row(A, i, X, 0, static), G[s], static)
 
 
 @parallel_kernel
 def multiply_sparse(A, V, U, q, static):
     """U = A V, chunk q."""
     for s in prange(len(A.starts) - 1):
-        for r in range(A.starts[s], A.starts[s + 1]):
-            store(U, r, q, multiply_row(A, r, V, q, static), static)
+        for i in range(A.starts[s], A.starts[s + 1]):
+            store(U, i + A.turns[i], q, multiply_row(A, i, V, q, static), static)
 
 
 @parallel_kernel
 def add_adjoint_sparse(A, U, G, q, static):
     """Add A_s^H U_s to G[s], chunk q of U."""
     for s in prange(len(A.starts) - 1):
-        for r in range(A.starts[s], A.starts[s + 1]):
-            scatter_row(A, r, load(U, r, q, static), G[s], static)
+        for i in range(A.starts[s], A.starts[s + 1]):
+            scatter_row(A, i, load(U, i + A.turns[i], q, static), G[s], static)
 
 
 @parallel_kernel
@@ -94,10 +101,10 @@ def add_triplets_sparse(A, V, U, inverse, G, q, static):
     """Store u = (A_r V) * inverse as row r of U and add A_s^H U_s to G[s]; all of chunk q, `inverse` is (1, width)."""
     for s in prange(len(A.starts) - 1):
         factor = load(inverse, 0, q, static)
-        for r in range(A.starts[s], A.starts[s + 1]):
-            u = multiply_row(A, r, V, q, static) * factor
-            store(U, r, q, u, static)
-            scatter_row(A, r, u, G[s], static)
+        for i in range(A.starts[s], A.starts[s + 1]):
+            u = multiply_row(A, i, V, q, static) * factor
+            store(U, i + A.turns[i], q, u, static)
+            scatter_row(A, i, u, G[s], static)
 
 
 @parallel_kernel
@@ -105,11 +112,11 @@ def certify_sparse(A, V, U, values, squares, G, q, static):
     """Add |A_r V - U_r * values|^2 to squares[s], and A_s^H U_s to G[s]; all of chunk q, `values` is (1, width)."""
     for s in prange(len(A.starts) - 1):
         factor, total = load(values, 0, q, static), zeros(V, static)
-        for r in range(A.starts[s], A.starts[s + 1]):
-            u = load(U, r, q, static)
-            d = multiply_row(A, r, V, q, static) - u * factor
+        for i in range(A.starts[s], A.starts[s + 1]):
+            u = load(U, i + A.turns[i], q, static)
+            d = multiply_row(A, i, V, q, static) - u * factor
             total = total + d * conj(d)
-            scatter_row(A, r, u, G[s], static)
+            scatter_row(A, i, u, G[s], static)
         store(squares[s], 0, q, total, static)
 
 

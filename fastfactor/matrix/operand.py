@@ -21,6 +21,7 @@ from fastfactor.kernels.gram import (
     multiply_sparse,
 )
 from fastfactor.kernels.simd import Spec, Static
+from fastfactor.matrix.packing import Stored
 from fastfactor.matrix.values import check_finite, power_of_two
 from fastfactor.threads import launch
 
@@ -98,13 +99,13 @@ class SparseOperand(Operand):
 
     takes_single = True
 
-    def __init__(self, indptr: Array, indices: Array, values: Array, shape: tuple[int, int], scale: float) -> None:
+    def __init__(self, stored: Stored, shape: tuple[int, int], scale: float) -> None:
         self.m, self.n = shape
-        self.dtype = np.result_type(values.dtype, np.float64)
+        self.dtype = np.result_type(stored.values.dtype, np.float64)
         self.scale = scale
-        starts = np.searchsorted(indptr, np.linspace(0, indptr[-1], N_SLICES + 1)).astype(np.int64)
+        starts = np.searchsorted(stored.indptr, np.linspace(0, stored.indptr[-1], N_SLICES + 1)).astype(np.int64)
         starts[0], starts[-1] = 0, self.m
-        self.rows = SparseRows(indptr, indices, values, np.float64(scale), starts)
+        self.rows = SparseRows(*stored, np.float64(scale), starts)
 
     def walk(self) -> Iterator[SparseRows]:
         """Yield the rows, all at once."""

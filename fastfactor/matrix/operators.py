@@ -15,6 +15,7 @@ from scipy.sparse.linalg import LinearOperator, aslinearoperator
 from fastfactor.matrix.dense import DenseOperand
 from fastfactor.matrix.inputs import is_sparse
 from fastfactor.matrix.operand import CallableOperand, Operand, SparseOperand
+from fastfactor.matrix.packing import leave
 from fastfactor.matrix.structure import widen_integers
 from fastfactor.matrix.transposing import transpose_arrays
 from fastfactor.matrix.values import check_finite, find_largest, power_of_two
@@ -80,10 +81,12 @@ def _as_sparse_operand(A: Any, is_adjoint: bool) -> SparseOperand:
     check_finite(size)
     if is_adjoint and values.dtype.kind == "c":
         values = values.conj()
-    arrays = A.indptr, A.indices, values
+    shape, scale = A.shape[::-1] if is_adjoint else A.shape, power_of_two(size, harmless=0)
     if is_adjoint != (A.format == "csc"):  # otherwise the CSC arrays of A are the CSR arrays of its transpose
-        arrays = transpose_arrays(*arrays, A.shape[1 if is_adjoint else 0])
-    return SparseOperand(*arrays, A.shape[::-1] if is_adjoint else A.shape, power_of_two(size, harmless=0))
+        stored = transpose_arrays(A.indptr, A.indices, values, shape[0])
+    else:
+        stored = leave(A.indptr, A.indices, values)
+    return SparseOperand(stored, shape, scale)
 
 
 def check_finite_matrix(A: Any) -> None:

@@ -13,6 +13,7 @@ from fastfactor.kernels.gram import SparseRows
 from fastfactor.matrix.inputs import is_sparse
 from fastfactor.matrix.mapped import as_pages, is_mapped, walk_rows
 from fastfactor.matrix.operand import Operand, SparseOperand
+from fastfactor.matrix.packing import leave
 from fastfactor.matrix.values import find_largest, power_of_two
 
 Array = NDArray[Any]
@@ -29,7 +30,7 @@ class MappedOperand(SparseOperand):
     """
 
     def __init__(self, indptr: Array, indices: Array, values: Array, shape: tuple[int, int], scale: float) -> None:
-        super().__init__(as_pages(indptr), as_pages(indices), as_pages(values), shape, scale)
+        super().__init__(leave(as_pages(indptr), as_pages(indices), as_pages(values)), shape, scale)
 
     def walk(self) -> Iterator[SparseRows]:
         """Yield the pieces, each in two halves of about as many entries; pages are dropped behind."""

@@ -1,4 +1,4 @@
-"""Compressed rows as compressed columns: what scipy's conversion does, by all threads."""
+"""Compressed rows as compressed columns: what scipy's conversion does, by all threads, with rows sorted on the way."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fastfactor.kernels.transpose import count_in_slices, scatter_slices
+from fastfactor.matrix.packing import Stored, pack_starts, sort_rows
 from fastfactor.threads import launch
 
 N_SLICES = 4  # each needs a counter for every column
@@ -15,8 +16,8 @@ N_SLICES = 4  # each needs a counter for every column
 Array = NDArray[Any]
 
 
-def transpose_arrays(indptr: Array, indices: Array, values: Array, n_cols: int) -> tuple[Array, Array, Array]:
-    """Return the arrays of the same matrix compressed the other way: row indices ascend, duplicates stay.
+def transpose_arrays(indptr: Array, indices: Array, values: Array, n_cols: int) -> Stored:
+    """Return the arrays of the same matrix compressed the other way, its rows sorted (packing.py); duplicates stay.
 
     Parameters
     ----------
@@ -27,9 +28,8 @@ def transpose_arrays(indptr: Array, indices: Array, values: Array, n_cols: int) 
 
     Returns
     -------
-    indptr, indices : (n_cols + 1,), (n_entries,) arrays
-        int32, as scipy's mostly are, or int64 where they need it.
-    values : (n_entries,) array
+    Stored
+        Its indices are int32, as scipy's mostly are, or int64 where they need it.
     """
     n_rows, n_entries = len(indptr) - 1, int(indptr[-1])
     slices = np.searchsorted(indptr, np.linspace(0, n_entries, N_SLICES + 1)).astype(np.int64)
@@ -37,9 +37,12 @@ def transpose_arrays(indptr: Array, indices: Array, values: Array, n_cols: int) 
     counts = np.zeros((N_SLICES, n_cols), np.int64)
     launch(count_in_slices, indptr, indices, slices, counts)
     starts = np.concatenate(([0], np.cumsum(counts.sum(axis=0))))
-    places = starts[:-1] + np.cumsum(counts, axis=0) - counts
+    turns = sort_rows(starts)
+    packed = pack_starts(starts, turns)
+    places = np.cumsum(counts, axis=0) - counts
+    places[:, np.arange(n_cols) + turns] += packed[:-1]
     index = np.int32 if max(n_rows, n_entries) <= np.iinfo(np.int32).max else np.int64
     rows = np.empty(n_entries, index)
     moved = np.empty(n_entries, values.dtype)
     launch(scatter_slices, indptr, indices, values, slices, places, rows, moved)
-    return starts.astype(index), rows, moved
+    return Stored(packed.astype(index), rows, moved, turns)

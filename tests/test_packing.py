@@ -37,6 +37,6 @@ def test_vectors_of_sorted_rows_come_back_in_their_own_order():
     tall = sp.random_array((9000, 700), density=0.004, rng=rng, format="csr")
     tall = sp.csr_array(tall.multiply(rng.integers(1, 9, (9000, 1))))
     found = ff.svd(tall.T.tocsr(), 5, tol=1e-12, seed=0)
-    u, s, vt = sp.linalg.svds(tall.T, 5, solver="arpack", rng=0)
+    _, s, vt = sp.linalg.svds(tall.T, 5, solver="arpack", rng=0)
     np.testing.assert_allclose(found.s, s[::-1], rtol=1e-10)
     np.testing.assert_allclose(np.abs(np.sum(found.Vt * vt[::-1], axis=1)), 1.0, rtol=1e-8)

@@ -51,4 +51,3 @@ def pack_starts(indptr: Array, turns: NDArray[np.int16]) -> Array:
     packed = np.zeros_like(indptr)
     np.cumsum(np.diff(indptr)[np.arange(len(turns)) + turns], out=packed[1:])
     return packed
-

@@ -21,7 +21,7 @@ from fastfactor.options import Options
 from fastfactor.problems import Problem, fit_missing
 from fastfactor.solvers.averaging import Average, compress
 from fastfactor.solvers.journal import Journal
-from fastfactor.solvers.sampling import Side, run_chain
+from fastfactor.solvers.sampling import N_PLAIN, Side, run_chain
 
 Array = NDArray[Any]
 
@@ -34,7 +34,7 @@ LEVELS = np.arange(1, 200) / 200  # of the quantiles that intervals are made of
 _HELD_SHARE = 0.1  # of the entries, held out to find them
 _MOST_HELD, _LEAST_HELD = 20_000, 100  # of these entries; with fewer the quantiles are a normal distribution's
 _CALIBRATING = 20  # samples of the fit that has not seen them
-_PATTERN_RANK = 16  # features of each row and column from which entries there are
+_PATTERN_RANK = 48  # features of each row and column from which entries there are
 _PATTERN_SHRINKAGE = 20.0  # entries that each row and column is taken to have more
 _PATTERN_SCALE = 0.3  # of these features: the smaller, the less is expected of them
 _PAIRS = 1 << 14  # predicted at a time
@@ -63,7 +63,7 @@ def describe_pattern(stored: Stored, shape: tuple[int, int], seed: int) -> tuple
         spread = np.sqrt(share @ F**2)
         # What is the same for all (a matrix without gaps) says nothing: rounding is not to be blown up.
         F = F / np.where(spread > 1e-6 * np.abs(F).max(axis=0, initial=1e-300), spread, np.inf)
-        F[:, 1:] *= _PATTERN_SCALE
+        F[:, N_PLAIN - 1 :] *= _PATTERN_SCALE
         lengths, average = np.linalg.norm(F, axis=1), np.sqrt(share @ np.sum(F**2, axis=1))
         F *= np.minimum(1, average / np.maximum(lengths, 1e-300))[:, None]
         return np.hstack([np.ones((len(count), 1)), F])

@@ -11,9 +11,9 @@ import scipy.sparse as sp
 
 import bench
 import fastfactor as ff
-from bench import record, tables, timing
+from bench import generate, record, tables, timing
 from bench.scale import Setting, fit_constants, predict
-from bench.suites import accuracy, disk, per_entry
+from bench.suites import accuracy, disk, implicit, own_loss, per_entry, posterior
 
 
 @pytest.fixture
@@ -86,16 +86,61 @@ def test_the_table_of_the_docs_is_written_between_its_marks(recorder, tmp_path):
     page = tmp_path / "page.md"
     page.write_text("no marks")
     with pytest.raises(ValueError, match=r"page\.md has no lines"):
-        tables.write_accuracy(recorder.to_json(), page)
-    page.write_text(f"before\n{tables.BEGIN}\nold\n{tables.END}\nafter\n")
+        tables.write_tables("accuracy", recorder.to_json(), page)
+    begin, end = tables.find_marks("accuracy")
+    page.write_text(f"before\n{begin}\nold\n{end}\nafter\n")
     for _ in range(2):
-        tables.write_accuracy(recorder.to_json(), page)
+        tables.write_tables("accuracy", recorder.to_json(), page)
         text = page.read_text()
-        assert text.startswith(f"before\n{tables.BEGIN}\n\n| set |")
-        assert text.endswith(f"\n{tables.END}\nafter\n")
+        assert text.startswith(f"before\n{begin}\n\n| set |")
+        assert text.endswith(f"\n{end}\nafter\n")
         assert "old" not in text
         assert "| small | 1.2000 | 0.9000 | 0.8910 | 0.9900 |" in text
         assert "Geometric mean over the better peer: 0.9950." in text
+
+
+def test_averaging_is_measured_beside_the_plain_fit(recorder, monkeypatch):
+    monkeypatch.setattr(posterior, "N_SAMPLES", 8)
+    recorder.suite = "posterior"
+    posterior.run(recorder)
+    found = figures_of(recorder)
+    plain, averaged = (found["ml-100k", label, "test_rmse"].value for label in (posterior.PLAIN, posterior.AVERAGED))
+    ratio = found["ml-100k", f"{posterior.AVERAGED}/{posterior.PLAIN}", "rmse_ratio"].value
+    assert ratio == pytest.approx(averaged / plain)
+    assert 0.5 < found["ml-100k", posterior.AVERAGED, "coverage"].value < 0.95
+    assert f"| ml-100k | {plain:.4f} | {averaged:.4f} | {ratio:.4f} |" in tables.format_posterior(recorder.to_json())
+
+
+def test_lists_from_implicit_feedback_are_judged_on_what_was_hidden(recorder, tmp_path):
+    """Two kinds of users, each of which likes another half of the items: half of an unseen item's own kind is hit."""
+    likes = np.kron(np.eye(2), np.ones((60, 45)))
+    hidden = np.random.default_rng(0).random(likes.shape) < 0.3
+    for name, where in (("gowalla", ~hidden), ("gowalla-test", hidden)):
+        sp.save_npz(tmp_path / f"{name}.npz", sp.csr_matrix(likes * where))
+    recorder.suite, recorder.left_out = "implicit", frozenset([implicit.RIVAL])
+    implicit.run(recorder)
+    found = figures_of(recorder)
+    for name in (implicit.OURS, implicit.GIVEN):
+        assert found[implicit.CASE, name, "recall@20"].value > 0.95
+        assert found[implicit.CASE, name, "ndcg@20"].value > 0.95
+    assert "| 1.0000 |" in tables.format_implicit(recorder.to_json())
+
+
+def test_a_loss_of_ones_own_is_timed_beside_the_built_in_one(recorder, monkeypatch):
+    small = generate.rating_matrix(300, 200, 5_000)
+    monkeypatch.setattr(own_loss.generate, "standard_ratings", lambda size: small)
+    monkeypatch.setattr(own_loss, "RANKS", (4,))
+    monkeypatch.setattr(own_loss.data, "load", lambda name: small)
+    recorder.suite = "own_loss"
+    own_loss.run(recorder)
+    found = figures_of(recorder)
+    for case in ("5M, rank 4", "ml-1m, rank 4"):
+        times = [found[case, label, "epoch"].value for label in (own_loss.OWN, own_loss.BUILT_IN)]
+        ratio = found[case, f"{own_loss.OWN}/{own_loss.BUILT_IN}", "time_ratio"].value
+        assert ratio == pytest.approx(times[0] / times[1])
+        assert f"{ratio:.3f} |" in tables.format_own_loss(recorder.to_json())
+    models = [ff.fit(small, 4, loss=loss, max_epochs=3, validation=False) for loss in own_loss.LOSSES.values()]
+    np.testing.assert_allclose(models[0].U @ models[0].V.T, models[1].U @ models[1].V.T, atol=1e-4)
 
 
 def test_the_scale_model_finds_the_constants_it_was_made_with():

@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 import fastfactor
-from bench import figures
+from bench import figures, tables
 from bench.figures.pages import find_blocks
 
 PACKAGE = Path(fastfactor.__file__).parent  # not beside the pages when it is installed
@@ -163,6 +163,13 @@ def test_figures_of_the_pages_are_those_of_the_kept_results():
     for page, figures_shown in shown.items():
         text = (ROOT / page).read_text()
         assert not [figure for figure in figures_shown if figure not in text], page
+
+
+@pytest.mark.parametrize("suite", tables.FORMATS)
+def test_tables_that_a_command_writes_are_those_of_the_kept_results(suite):
+    result = json.loads((ROOT / "bench" / "results" / f"{suite.replace('_', '-')}.json").read_text())
+    begin, end = tables.find_marks(suite)
+    assert f"{begin}\n\n{tables.FORMATS[suite](result)}\n{end}" in tables.PAGE.read_text()
 
 
 @pytest.mark.parametrize("page", [page for page in PAGES if page.parent.name == "docs"], ids=name_of)

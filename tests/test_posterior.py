@@ -10,7 +10,7 @@ import fastfactor as ff
 from fastfactor.kernels.posterior import CHUNKS, Conditional, draw_normals, draw_side
 from fastfactor.kernels.simd import Static
 from fastfactor.solvers.averaging import Average
-from fastfactor.solvers.sampling import Sample
+from fastfactor.solvers.sampling import Sample, Side, draw_prior
 
 NOISE = 0.5
 
@@ -145,6 +145,22 @@ def test_average_is_the_mean_of_what_was_expected():
     np.testing.assert_allclose(found, 0.6 * np.mean(each, axis=0) + 0.4 * U @ V.T, atol=1e-5)
     assert average.row_draws.shape == (9, 2, 5)
     np.testing.assert_allclose(average.row_noise, np.mean([sweep.noise[0] for sweep in sweeps], axis=0))
+
+
+@pytest.mark.parametrize("alpha", [0.1, 4.0])
+def test_precision_of_what_the_pattern_says_is_found(alpha):
+    rng = np.random.default_rng(6)
+    n, n_features, D = 4000, 30, 5
+    F = np.hstack([np.ones((n, 1)), rng.standard_normal((n, 1)), 0.3 * rng.standard_normal((n, n_features))])
+    B = np.vstack([rng.standard_normal((2, D)), rng.standard_normal((n_features, D)) / np.sqrt(alpha)])
+    numbers = (F @ B + rng.standard_normal((n, D))).astype(np.float32)
+    side = Side(None, F, numbers, np.ones(n, np.float32), np.ones(n, np.float32))
+    drawn = []
+    for _ in range(40):
+        found, _ = draw_prior(side, rng)
+        drawn.append(side.alpha)
+    assert 0.7 < np.mean(drawn[5:]) / alpha < 1.4
+    assert np.abs(found - B).max() < 0.5
 
 
 def test_scales_of_rows_are_found():

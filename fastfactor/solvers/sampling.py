@@ -1,14 +1,16 @@
 """Block Gibbs sampling of factors: each side drawn from its exact conditional, in turns, and the priors between them.
 
 In standardised values, x_rc = s_r (a_r + b_c + U_r . V_c + noise). The numbers of a row (factor and offset) have the
-prior N(B' f_r, S), with features f_r of the row and B, S drawn anew each sweep (Salakhutdinov and Mnih, ICML 2008); the
-noise of (r, c) has the precision tau t_r t_c, all drawn from gamma distributions; log s_r is N(0, sigma^2).
+prior N(B' f_r, S), with features f_r of the row and B, S drawn anew each sweep (Salakhutdinov and Mnih, ICML 2008).
+What B has of the features of the pattern is N(0, S / alpha), with alpha drawn too (Simm and others, MLSP 2017): many of
+them then do no harm where they say little. The noise of (r, c) has the precision tau t_r t_c, all drawn from gamma
+distributions; log s_r is N(0, sigma^2).
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -26,6 +28,7 @@ _SPREAD = 0.1  # prior guess of the variance that the factors explain, in that o
 _NOISE_WEIGHT = 20.0  # shape of the prior of t_r and t_c around 1: that of 40 entries
 _SCALES = np.linspace(-1.2, 0.8, 21)  # values of log s_r, from 0.3 to 2.2
 _SCALE_SPREAD, _SCALE_WEIGHT = 0.2, 10.0  # prior guess of sigma, and how many rows it counts for
+N_PLAIN = 2  # first features of a row, of 1 and its count, whose coefficients are N(0, S)
 _STREAM = 1_000_003  # seeds of two fits meet after that many half sweeps
 
 
@@ -38,12 +41,17 @@ class Side:
     stored : Stored
         The entries, this side first; targets are standardised values.
     features : (n, n_features) float64 array
+        Those after the first `N_PLAIN` are of the pattern.
     numbers : (n, rank + 1) float32 array
         Factor, then offset.
     precision : (n,) float32 array
         t_r, the precision of the noise against the average.
     scale : (n,) float32 array
         s_r; 1 for columns.
+    alpha : float
+        Precision of what B has of the pattern's features.
+    gram : (n_features, n_features) float64 array
+        Products of the features.
     """
 
     stored: Stored
@@ -51,6 +59,12 @@ class Side:
     numbers: Array
     precision: Array
     scale: Array
+    alpha: float = 1.0
+    gram: Array = field(init=False)
+
+    def __post_init__(self) -> None:
+        with one_blas_thread():  # more would add up in another order
+            self.gram = self.features.T @ self.features
 
 
 @dataclass(frozen=True)
@@ -75,19 +89,27 @@ class Sample:
 
 
 def draw_prior(side: Side, rng: np.random.Generator) -> tuple[Array, Array]:
-    """Return a draw of the regression B (n_features, D) and a root of the covariance S (D, D), given the numbers."""
+    """Draw alpha; return a draw of the regression B (n_features, D) and a root of the covariance S (D, D).
+
+    Given the numbers; alpha is drawn last, given both.
+    """
     Y, F = side.numbers.astype(np.float64), side.features
     n, D = Y.shape
-    precision = F.T @ F + np.eye(F.shape[1])
+    ridge = np.ones(F.shape[1])
+    ridge[N_PLAIN:] = side.alpha
+    precision = side.gram + np.diag(ridge)
     B = np.linalg.solve(precision, F.T @ Y)
     E = Y - F @ B
-    scatter = E.T @ E + B.T @ B + np.eye(D) * D * _SPREAD / np.sqrt(max(D - 1, 1))
+    scatter = E.T @ E + (B.T * ridge) @ B + np.eye(D) * D * _SPREAD / np.sqrt(max(D - 1, 1))
     # S^-1 has the Wishart distribution of D + n degrees of freedom; Bartlett's decomposition.
     root = np.tril(rng.standard_normal((D, D)), -1)
     root[np.diag_indices(D)] = np.sqrt(rng.chisquare(D + n - np.arange(D)))
     X = np.linalg.cholesky(np.linalg.inv(scatter)) @ root
     L = np.linalg.cholesky(np.linalg.inv(X @ X.T))
-    return B + np.linalg.solve(np.linalg.cholesky(precision).T, rng.standard_normal(B.shape)) @ L.T, L
+    B += np.linalg.solve(np.linalg.cholesky(precision).T, rng.standard_normal(B.shape)) @ L.T
+    white = np.linalg.solve(L, B[N_PLAIN:].T)
+    side.alpha = rng.gamma(1 + white.size / 2) / (1 + float(np.sum(white**2)) / 2)
+    return B, L
 
 
 def _given(side: Side, other: Side, W: Array, own: Array) -> Conditional:

@@ -50,7 +50,6 @@ def _compare(recorder: Recorder, size: str, folder: Path) -> None:
         recorder.add(size, f"build from {name.split('.')[1]}", "seconds", built["seconds"])
         recorder.add(size, f"build from {name.split('.')[1]}", "growth", built["growth"] / 2**20, "MiB")
     found = _take_turns("measure_fit", folder, recorder.n_threads)
-    files = _find_files(folder / "grid")
     alone = recorder.add(size, "disk alone", "read", [sample["alone"] for sample in found["disk, cold"]])
     medians = {}
     for name, samples in found.items():
@@ -60,16 +59,17 @@ def _compare(recorder: Recorder, size: str, folder: Path) -> None:
     for name in ("disk", "disk, cold"):
         recorder.add(size, name, "epoch_over_memory", medians[name] / medians["memory"], "x")
     recorder.add(size, "disk, cold", "epoch_over_disk_alone", medians["disk, cold"] / alone, "x")
-    _compare_passes(recorder, size, folder, [path for name in ("indices", "data") for path in files[name]])
+    _compare_passes(recorder, size, folder)
     equal = {sample["digest"] for samples in found.values() for sample in samples}
     recorder.add(size, "fastfactor", "different_models", len(equal), "", better="")
 
 
-def _compare_passes(recorder: Recorder, size: str, folder: Path, files: list[Path]) -> None:
-    for name, samples in _take_turns("measure_pass", folder, recorder.n_threads).items():
+def _compare_passes(recorder: Recorder, size: str, folder: Path) -> None:
+    found = _take_turns("measure_pass", folder, recorder.n_threads)
+    for name, samples in found.items():
         recorder.add(size, name, "pass", [sample["pass"] for sample in samples])
         recorder.add(size, name, "growth in passes", [sample["growth"] / 2**20 for sample in samples], "MiB")
-    recorder.add(size, "disk alone", "read for a pass", [_read(files) for _ in range(5)])
+    recorder.add(size, "disk alone", "read for a pass", [sample["alone"] for sample in found["disk, cold"]])
 
 
 def _take_turns(function: str, folder: Path, n_threads: int) -> dict[str, list[dict[str, Any]]]:
@@ -105,8 +105,12 @@ def measure_fit(folder: str, where: str, n_threads: int) -> dict[str, Any]:
     watch = _Stopwatch(Path(folder) / "grid" if where.endswith("cold") else None)
     growth, model = timing.measure_peak(lambda: _fit(matrix, n_threads, watch))
     digest = hashlib.sha256(model.U.tobytes() + model.V.tobytes()).hexdigest()
-    alone = float(np.median(watch.alone)) if watch.alone else float("nan")
-    return {"growth": growth, "epoch": float(np.median(watch.seconds[1:])), "digest": digest, "alone": alone}
+    epoch = float(np.median(watch.seconds[1:]))
+    return {"growth": growth, "epoch": epoch, "digest": digest, "alone": _median(watch.alone)}
+
+
+def _median(seconds: list[float]) -> float:
+    return float(np.median(seconds)) if seconds else float("nan")
 
 
 class _Stopwatch:
@@ -139,24 +143,26 @@ def measure_pass(folder: str, where: str, n_threads: int) -> dict[str, float]:
     from fastfactor.matrix.streaming import as_stream
     from fastfactor.threads import using_threads
 
+    files = _find_files(Path(folder) / "grid")
     A = ff.io.open_grid(Path(folder) / "grid").matrix
     parts = [np.array(part) if where == "memory" else part for part in (A.data, A.indices, A.indptr)]
     A = sp.csr_array(tuple(parts), shape=A.shape)
     operand = as_operand(A, n_threads, np.random.default_rng(0)) if where == "memory" else as_stream(A, False)
     X = aligned_zeros((operand.n, BLOCK), operand.dtype)
     X[:] = 1e-3
-    sums, taken = aligned_zeros((N_SLICES, operand.n, BLOCK), operand.dtype), []
+    sums, taken, alone = aligned_zeros((N_SLICES, operand.n, BLOCK), operand.dtype), [], []
 
     def repeat() -> None:
         for _ in range(5):
             if where.endswith("cold"):
+                alone.append(_read(*(files[name] for name in ("indices", "data"))))
                 drop_from_cache(Path(folder) / "grid")
             taken.append(timing.time_call(lambda: operand.add_gram(X, sums)))
 
     with using_threads(n_threads):
         operand.add_gram(X, sums)  # compiles
         growth, _ = timing.measure_peak(repeat)
-    return {"growth": growth, "pass": float(np.median(taken))}
+    return {"growth": growth, "pass": float(np.median(taken)), "alone": _median(alone)}
 
 
 def drop_from_cache(folder: Path) -> None:
@@ -166,12 +172,12 @@ def drop_from_cache(folder: Path) -> None:
             os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
 
 
-def _find_files(grid: Path) -> dict[str, list[Path]]:
+def _find_files(grid: Path) -> dict[str, Path]:
     arrays = json.loads((grid / MANIFEST).read_text())["arrays"]
-    return {name: [grid / arrays[name]["file"]] for name in ("entries", "indices", "data")}
+    return {name: grid / arrays[name]["file"] for name in ("entries", "indices", "data")}
 
 
-def _read(paths: list[Path]) -> float:
+def _read(*paths: Path) -> float:
     """Seconds that the disk needs for files of a grid that are not in the system's cache."""
     drop_from_cache(paths[0].parent)
     buffer = bytearray(_REQUEST)

@@ -44,7 +44,9 @@ class Number(click.ParamType[Any]):
 @click.command()
 @inputs.input_argument
 @click.argument("model", type=click.Path(file_okay=False, path_type=Path))
-@click.option("--rank", type=click.IntRange(min=1), default=32, show_default=True, help="Columns of the factors.")
+@click.option(
+    "--rank", type=click.IntRange(min=1), default=32, show_default=True, help="Number of columns of the factors."
+)
 @click.option(
     "--unobserved",
     type=click.Choice(["missing", "zero", "weak"]),
@@ -52,16 +54,18 @@ class Number(click.ParamType[Any]):
     show_default=True,
     help="What is not stored: unknown, 0, or probably 0.",
 )
-@click.option("--unobserved-weight", type=click.FloatRange(min=0, min_open=True), help="Of each zero, for 'weak'.")
-@click.option("--loss", type=click.Choice(LOSSES), default="squared", show_default=True, help="Of an entry.")
+@click.option(
+    "--unobserved-weight", type=click.FloatRange(min=0, min_open=True), help="Weight of each zero, for 'weak'."
+)
+@click.option("--loss", type=click.Choice(LOSSES), default="squared", show_default=True, help="Loss of an entry.")
 @click.option("--regularization", type=Number("auto"), default="auto", show_default=True, help="Penalty per entry.")
-@click.option("--learning-rate", type=Number("auto"), default="auto", show_default=True, help="Of the first epoch.")
+@click.option(
+    "--learning-rate", type=Number("auto"), default="auto", show_default=True, help="Step size of the first epoch."
+)
 @click.option("--biases/--no-biases", default=None, help="Offsets of rows and columns; by default for 'missing'.")
 @click.option("--nonnegative", is_flag=True, help="Keep the factors at 0 or above.")
 @click.option("--max-epochs", type=click.IntRange(min=1), help="By default until it stops getting better.")
-@click.option(
-    "--validation", type=Number("none"), help="Share of entries held out of the fit; none: fit all, judge none."
-)
+@click.option("--validation", type=Number("none"), help="Share of the entries to hold out; none: fit all of them.")
 @click.option(
     "--duplicates",
     type=click.Choice(["error", "sum", "mean", "last"]),
@@ -149,7 +153,9 @@ def _fit(X: Any, init: Any, options: dict[str, Any], talk: Talk, stopping: Stopp
 @click.command()
 @inputs.input_argument
 @click.argument("output", type=click.Path(file_okay=False, path_type=Path))
-@click.option("-k", "--rank", "k", type=click.IntRange(min=1), default=6, show_default=True, help="Singular triplets.")
+@click.option(
+    "-k", "--rank", "k", type=click.IntRange(min=1), default=6, show_default=True, help="How many singular triplets."
+)
 @inputs.reading
 @inputs.talking
 def svd(inputs_: Sequence[Path], output: Path, k: int, as_json: bool, quiet: bool, **options: Any) -> int:
@@ -189,16 +195,20 @@ def svd(inputs_: Sequence[Path], output: Path, k: int, as_json: bool, quiet: boo
     multiple=True,
     default=(32,),
     show_default=True,
-    help="That of the jobs; may be given more than once.",
+    help="Rank of the jobs; may be given more than once.",
 )
 @click.option(
     "--unobserved",
     type=click.Choice(["missing", "zero", "weak"]),
-    help="That of the jobs; 'zero' is for svd too. By default missing, and weak for bpr.",
+    help="As the jobs have it; 'zero' compiles svd too. By default missing, and weak for bpr.",
 )
-@click.option("--loss", type=click.Choice(LOSSES), default="squared", show_default=True, help="That of the jobs.")
+@click.option("--loss", type=click.Choice(LOSSES), default="squared", show_default=True, help="Loss of the jobs.")
 @click.option(
-    "--dtype", type=click.Choice(["float32", "float64"]), default="float32", show_default=True, help="That of the jobs."
+    "--dtype",
+    type=click.Choice(["float32", "float64"]),
+    default="float32",
+    show_default=True,
+    help="Precision of the jobs.",
 )
 @inputs.threading
 @inputs.talking

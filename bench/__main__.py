@@ -10,6 +10,7 @@ from types import ModuleType
 from typing import Any
 
 from bench import UnknownNameError, machine
+from fastfactor.argument_types import at_least
 
 RESULTS = Path(__file__).parent / "results"
 
@@ -26,14 +27,6 @@ def main() -> int:
         return 2
 
 
-def _count(text: str) -> int:
-    """Return a number of threads, for argparse."""
-    number = int(text)
-    if number < 1:
-        raise argparse.ArgumentTypeError(f"must be at least 1, got {number}")
-    return number
-
-
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m bench", description="Measure fastfactor and its peers.")
     commands = parser.add_subparsers(required=True)
@@ -44,7 +37,7 @@ def _parser() -> argparse.ArgumentParser:
     running = commands.add_parser("run", help="run suites; all of them when none is named")
     running.add_argument("suites", nargs="*", help="names of suites")
     running.add_argument("--quick", action="store_true", help="smaller matrices, fewer repeats: minutes for a suite")
-    running.add_argument("--threads", type=_count, default=machine.n_cores(), help="threads for every peer")
+    running.add_argument("--threads", type=at_least(1), default=machine.n_cores(), help="threads for every peer")
     running.add_argument("--without", nargs="+", default=[], metavar="PEER", help="peers to leave out, say slow ones")
     running.add_argument("--output", type=Path, help="JSON file to write (default: results/<date>.json)")
     running.set_defaults(command=_run)
@@ -53,7 +46,7 @@ def _parser() -> argparse.ArgumentParser:
         "accuracy", help="all that is promised of errors anew, peers tuned where need be, and the tables in the docs"
     )
     judging.add_argument("suites", nargs="*", help="some of its suites: accuracy, posterior, implicit, own_loss")
-    judging.add_argument("--threads", type=_count, default=machine.n_cores(), help="threads for every peer")
+    judging.add_argument("--threads", type=at_least(1), default=machine.n_cores(), help="threads for every peer")
     judging.set_defaults(command=_accuracy)
 
     tuning = commands.add_parser("tune", help="search the options of completion peers on validation entries")

@@ -4,22 +4,10 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 from fastfactor import __version__
-
-
-def _at_least(least: int) -> Callable[[str], int]:
-    """Return what argparse is to read an option with: the fit would refuse it too, but half-way through the demo."""
-
-    def parse(text: str) -> int:
-        number = int(text)
-        if number < least:
-            raise argparse.ArgumentTypeError(f"must be at least {least}, got {number}")
-        return number
-
-    parse.__name__ = "integer"  # argparse names it where `int` fails
-    return parse
+from fastfactor.argument_types import at_least
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -38,12 +26,12 @@ def build_parser() -> argparse.ArgumentParser:
     )
     demo.add_argument("packages", nargs="*", help="read only these top-level packages or modules")
     demo.add_argument(
-        "--rank", type=_at_least(1), default=32, help="of the low-rank approximation (default: %(default)s)"
+        "--rank", type=at_least(1), default=32, help="of the low-rank approximation (default: %(default)s)"
     )
     demo.add_argument(
-        "--seed", type=_at_least(0), default=0, help="of what is hidden and of the fits (default: %(default)s)"
+        "--seed", type=at_least(0), default=0, help="of what is hidden and of the fits (default: %(default)s)"
     )
-    demo.add_argument("--threads", type=_at_least(1), help="at most this many (default: all this process may use)")
+    demo.add_argument("--threads", type=at_least(1), help="at most this many (default: all this process may use)")
     return parser
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 from fastfactor import __version__
@@ -14,6 +15,7 @@ from fastfactor.matrix.labelled import Labelled, StoredGrid
 from fastfactor.model import Factorization
 from fastfactor.options import (
     UNOBSERVED,
+    Options,
     check_choice,
     check_flag,
     check_memory,
@@ -210,17 +212,20 @@ def fit(
     matrix, shape = without_ids(X, shape)
     handed = X if unobserved == "zero" else matrix
     problem = Problem(handed, shape, duplicates, dtype, validation, sample_weight, init, limit)
-
-    def solve(journal: Journal) -> Factorization:
-        if unobserved == "zero":
-            return fit_zero(problem, options, journal)
-        if unobserved == "weak":
-            return fit_positives(problem, options, others, journal)
-        if n_samples:
-            return fit_posterior(problem, options, n_samples, journal)
-        return fit_missing(problem, options, journal)
-
+    solve = partial(_solve, problem, options, unobserved, others, n_samples)
     with using_threads(n_threads), display:
         model = solve(Journal()) if checkpoint is None else Checkpoint.of(checkpoint, given).run(solve)
     log.info("fit of %d x %d at rank %d ended after %d epochs", *model.shape, rank, len(model.history["epoch"]))
     return replace(model, row_labels=X.row_labels, col_labels=X.col_labels) if isinstance(X, Labelled) else model
+
+
+def _solve(
+    problem: Problem, options: Options, unobserved: str, others: float | None, n_samples: int, journal: Journal
+) -> Factorization:
+    if unobserved == "zero":
+        return fit_zero(problem, options, journal)
+    if unobserved == "weak":
+        return fit_positives(problem, options, others, journal)
+    if n_samples:
+        return fit_posterior(problem, options, n_samples, journal)
+    return fit_missing(problem, options, journal)

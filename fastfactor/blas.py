@@ -93,17 +93,6 @@ def run_in_threads(work: Callable[[Any], Any], items: Sequence[Any], n_threads: 
         return list(pool.map(work, items))
 
 
-def rotate_rows(U: NDArray[Any], T: NDArray[Any], n_threads: int) -> None:
-    """Replace U by U T, a few rows at a time, so that the products stay in the caches."""
-
-    def work(part: slice) -> None:
-        for start in range(part.start, part.stop, 1024):
-            rows = slice(start, min(start + 1024, part.stop))
-            U[rows] = U[rows] @ T
-
-    run_in_slices(work, len(U), n_threads)
-
-
 def pad(n: int, multiple: int) -> int:
     """Return the least multiple of `multiple` that is >= n."""
     return -(-n // multiple) * multiple

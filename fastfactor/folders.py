@@ -123,9 +123,7 @@ def write_array(folder: Path, array: NDArray[Any]) -> StoredArray:
     with _temporary(folder) as (file, temporary):
         hashing = _HashingFile(file)
         np.lib.format.write_array(hashing, np.asarray(array, order="C"), version=(1, 0), allow_pickle=False)
-        size = file.tell()
-        digest = hashing.digest.hexdigest()
-        entry = StoredArray.of(array, digest, size)
+        entry = StoredArray.of(hashing.digest.hexdigest(), file.tell(), array.shape, array.dtype)
         _settle(file)
         os.replace(temporary, folder / entry.file)
     return entry
@@ -149,8 +147,7 @@ def writing_array(folder: Path, n: int, dtype: Any) -> Iterator[tuple[Any, int, 
             yield raw, start, entry
             digest = _compute_digest(raw)
             os.fsync(raw.fileno())
-        size = os.path.getsize(temporary)
-        entry.append(StoredArray(f"fastfactor-{digest[:32]}.npy", digest, size, (n,), dtype))
+        entry.append(StoredArray.of(digest, os.path.getsize(temporary), (n,), dtype))
         os.replace(temporary, folder / entry[0].file)
 
 

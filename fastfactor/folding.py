@@ -10,7 +10,7 @@ import scipy.sparse as sp
 from numpy.typing import NDArray
 
 from fastfactor.blas import aligned_empty, one_blas_thread
-from fastfactor.kernels.folding import fold_rows, fold_rows_of_pairs
+from fastfactor.kernels.folding import fold_rows
 from fastfactor.kernels.losses import find_traits, register_loss
 from fastfactor.kernels.ridge import N_SCRATCH, Ridge, Stored, solve_rows
 from fastfactor.kernels.rivals import Rivals
@@ -169,12 +169,11 @@ class _Fold:
         schedule = _RATES.astype(real), None if proxes is None else proxes.astype(real)
         reg = self.penalise(X).astype(real)
         problem = reg, squares.astype(real), _UPDATES, schedule, place, Static(spec)
+        rivals = None
         if find_traits(self.loss).pairs:
             stored = Positives.of(stored, len(V)).sides[0]  # columns ascending
             rivals = Rivals(np.uint64(0), np.arange(len(V)), stored.indices, stored.indptr[:-1], stored.indptr[1:])
-            launch(fold_rows_of_pairs, factors, stored, rivals, *problem)
-        else:
-            launch(fold_rows, factors, stored, *problem)
+        launch(fold_rows, factors, stored, rivals, *problem)
         scale = real.type(recipe.scale)
         return np.ascontiguousarray(U[:, : model.rank]) * scale ** real.type(0.5), factors.row_bias * scale
 

@@ -73,9 +73,9 @@ class StoredArray:
     dtype: np.dtype[Any]
 
     @classmethod
-    def of(cls, array: NDArray[Any], sha256: str, size: int) -> StoredArray:
+    def of(cls, sha256: str, size: int, shape: tuple[int, ...], dtype: np.dtype[Any]) -> StoredArray:
         """Describe an array whose file has that digest and size."""
-        return cls(f"fastfactor-{sha256[:32]}.npy", sha256, size, array.shape, array.dtype)
+        return cls(f"fastfactor-{sha256[:32]}.npy", sha256, size, shape, dtype)
 
     @property
     def n_bytes(self) -> int:

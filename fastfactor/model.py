@@ -240,6 +240,8 @@ class Factorization(Incremental, Predicting, WithIds):
         ------
         OSError
             If the folder cannot be written, or the disk is full; what was there before is then still there.
+        TypeError
+            If the loss is one of the user's own: the folder would have to hold code.
         """
         from fastfactor.storage import save_model
 

@@ -193,18 +193,18 @@ def _hold_positives(validation: Any, positives: Positives, options: Options) -> 
     given = as_positives(validation, shape, "error", "validation")
     if given.shape != positives.shape:
         raise ValueError(f"validation has shape {given.shape}, X has {positives.shape}")
-    stored = Positives.of(store_rows(given.indptr, given.indices, given.data, None, np.float32), given.shape[1]).sides[
-        0
-    ]
-    rows, known = np.repeat(np.arange(given.shape[0]), np.diff(stored.indptr)), positives.sides[0]
-    keys = rows * given.shape[1] + stored.indices
-    both = np.flatnonzero(
-        np.isin(keys, np.repeat(np.arange(given.shape[0]), np.diff(known.indptr)) * given.shape[1] + known.indices)
+    n_rows, n_cols = given.shape
+    by_row = store_rows(given.indptr, given.indices, given.data, None, np.float32)
+    stored, known = Positives.of(by_row, n_cols).sides[0], positives.sides[0]
+    keys, fitted = (
+        np.repeat(np.arange(n_rows), np.diff(each.indptr)) * n_cols + each.indices for each in (stored, known)
     )
+    both = keys[np.isin(keys, fitted)]
     if both.size:
+        row, col = divmod(int(both[0]), n_cols)
         raise ValueError(
-            f"validation[{rows[both[0]]}, {stored.indices[both[0]]}] is stored in X too: what was fitted is left "
-            "out of the lists that a fit is judged by"
+            f"validation[{row}, {col}] is stored in X too: what was fitted is left out of the lists that a fit is "
+            "judged by"
         )
     return HeldRanks.of(positives, stored.indptr, stored.indices, options.rank, options.seed)
 
@@ -223,15 +223,15 @@ def _check_room(problem: Problem, options: Options) -> None:
     computed = check_dtype(problem.dtype, values, np.float32)
     is_usual = options.loss == "squared" and _is_centred(options)
     planned = Planned(
-        options.rank,
-        computed,
-        validation is None and (options.penalty is None or options.max_epochs is None),
-        held,
-        problem.sample_weight is not None,
-        options.loss != "squared",
-        problem.init is not None,
-        not (is_usual and size.on_disk and X.observations.suits(computed, options.seed)),
-        may_stop(options),
+        rank=options.rank,
+        dtype=computed,
+        tries=validation is None and (options.penalty is None or options.max_epochs is None),
+        held=held,
+        weighted=problem.sample_weight is not None,
+        looks=options.loss != "squared",
+        warm=problem.init is not None,
+        lays_out=not (is_usual and size.on_disk and X.observations.suits(computed, options.seed)),
+        keeps=may_stop(options),
     )
     needed = predict_memory(size, planned)
     advice = ""
@@ -263,9 +263,8 @@ def _standardise(X: Observations, options: Options, computed: np.dtype[Any], wei
             standard = standardise(options.loss, values, _is_centred(options), labels)
         _check_range_of(computed, standard.shift, standard.scale)
         return standard
-    narrower = min(
-        computed, X.data.dtype, key=lambda dtype: np.finfo(dtype).bits
-    )  # values are standardised in their own
+    # Values are standardised in their own type.
+    narrower = min(computed, X.data.dtype, key=lambda dtype: np.finfo(dtype).bits)
     return standardise_moments(X.mean, X.std, options, narrower)
 
 
@@ -298,7 +297,6 @@ def _check_validation(validation: Any, observed: Observations, task: Task) -> An
     given = as_observations(validation, shape=shape, name="validation")
     if given.shape != observed.shape:
         raise ValueError(f"validation has shape {given.shape}, X has {observed.shape}")
-
     if given.data.dtype.kind == "c" and task.dtype.kind != "c":
         raise TypeError("validation is complex, X is real")
     domain = find_traits(task.spec.loss).domain

@@ -21,6 +21,7 @@ import numpy as np
 import scipy.sparse as sp
 from bad_matrices import pick
 from campaign import work_off
+from process_status import read_status
 from scipy.io import mmwrite
 
 import fastfactor as ff
@@ -362,9 +363,8 @@ def try_case(number, folder):
 def limit_memory():
     import resource
 
-    lines = Path("/proc/self/status").read_text().splitlines()
-    size = 1024 * next(int(line.split()[1]) for line in lines if line.startswith("VmSize"))
-    resource.setrlimit(resource.RLIMIT_AS, (size + ROOM, size + ROOM))
+    room = read_status("VmSize") + ROOM
+    resource.setrlimit(resource.RLIMIT_AS, (room, room))
 
 
 if __name__ == "__main__":

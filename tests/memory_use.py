@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import scipy.sparse as sp
+from process_status import read_status
 
 import fastfactor as ff
 from fastfactor.api import fit
@@ -48,11 +49,6 @@ def make_cases(folder):
     yield "disk, validation", ff.io.open_grid(folder), {"regularization": 0.1, "validation": 0.2}
     yield "disk, trials", ff.io.open_grid(folder), {}
     yield "disk, rank 64", ff.io.open_grid(folder), plain | {"rank": 64}
-
-
-def read_status(field):
-    lines = Path("/proc/self/status").read_text().splitlines()
-    return 1024 * next(int(line.split()[1]) for line in lines if line.startswith(f"{field}:"))
 
 
 def predict(X, options):

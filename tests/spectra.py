@@ -1,4 +1,4 @@
-"""Spectra that mislead iterations, and the judge of singular triplets: for test_adversarial.py and spectra_calls.py."""
+"""Matrices of given singular values, spectra that mislead iterations, and the judge of singular triplets."""
 
 import numpy as np
 import scipy.linalg
@@ -7,9 +7,10 @@ import scipy.sparse as sp
 M, N = 190, 150
 
 
-def with_spectrum(s, is_complex=False):
+def with_spectrum(s, is_complex=False, shape=(M, N)):
+    """Return a matrix of that shape with these singular values, and vectors drawn at random."""
     rng = np.random.default_rng(1)
-    shapes = (M, len(s)), (N, len(s))
+    shapes = (shape[0], len(s)), (shape[1], len(s))
     Q, P = (rng.standard_normal(shape) + is_complex * 1j * rng.standard_normal(shape) for shape in shapes)
     Q, P = (np.linalg.qr(side if is_complex else side.real)[0] for side in (Q, P))
     return (Q * s) @ P.conj().T

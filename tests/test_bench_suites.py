@@ -34,7 +34,7 @@ def figures_of(recorder):
 def test_per_entry_follows_each_solver_to_the_optimum(recorder, monkeypatch):
     monkeypatch.setattr(per_entry, "RANK", 8)
     monkeypatch.setattr(per_entry, "EPOCHS", (2, 12))
-    monkeypatch.setattr(per_entry, "TOLERANCES", {"fastfactor svd": (0.3, 1e-6), "scipy": (0.3, 0.0)})
+    monkeypatch.setattr(per_entry, "TOLERANCES", {"fastfactor.svd": (0.3, 1e-6), "scipy": (0.3, 0.0)})
     per_entry.run(recorder)
     curves = {curve.peer: curve for curve in recorder.curves}
     assert set(curves) == {"per-entry SGD", "fastfactor.svd", "scipy arpack", "scipy propack"}

@@ -145,6 +145,26 @@ def test_signatures_that_are_added_at_the_same_moment(tmp_path):
     assert {path.name for path in tmp_path.glob("*.nbc")} > {files[0]._load_index()["b"]}
 
 
+def test_code_of_other_sources_makes_room(tmp_path):
+    """An edited kernel leaves nothing of its old self behind; whatever its index does not name stays."""
+    old, new = (compiling._CacheFile(str(tmp_path), "kernel", stamp) for stamp in ("old", "new"))
+    beside = compiling._CacheFile(str(tmp_path), "another", "old")
+    for file, key in ((old, "a"), (old, "b"), (old, "c"), (beside, "a")):
+        file.save(key, f"old code of {key}")
+    names = old._load_index()
+    (tmp_path / names["c"]).unlink()  # another process was first
+    unnamed = tmp_path / "kernel.1.nbc"  # of a process that has not written its index yet
+    unnamed.write_bytes(b"")
+    new.save("a", "new code of a")
+    assert new.load("a") == "new code of a"
+    assert set(tmp_path.glob("kernel.*.nbc")) == {unnamed, tmp_path / new._load_index()["a"]}
+    assert beside.load("a") == "old code of a"
+    new.save("b", "new code of b")
+    assert [new.load(key) for key in "ab"] == ["new code of a", "new code of b"]
+    old._load_index = lambda: names  # read before it was replaced
+    assert old.load("a") is None
+
+
 def test_processes_that_compile_at_once(tmp_path):
     """Three fill an empty cache together; each gets the same bits, and the fourth compiles nothing."""
     env = {"NUMBA_CACHE_DIR": tmp_path / "cache"}

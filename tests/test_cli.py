@@ -197,14 +197,6 @@ def test_a_model_without_ids_takes_positions(call, tmp_path, ratings):
     assert (code, "'ann' is no integer" in err) == (Code.BAD_INPUT, True)
 
 
-@pytest.mark.parametrize("loss", ["squared", "bpr"])  # of entries, of positives alone
-def test_warmup_compiles(call, loss):
-    code, result, err = call("warmup", "--rank", 3, "--loss", loss, "--json")
-    assert code == 0
-    assert result["seconds"]["3"] > 0
-    assert err.startswith("rank 3: ")
-
-
 def test_demo_is_the_one_of_the_package(call):
     code, _, err = call("demo", "no_such_package")
     assert code == Code.USAGE
@@ -226,6 +218,7 @@ BAD = [
     (["recommend", "{model}", "--output", "{folder}/no/x.csv"], Code.FAILED, "No such file"),
     (["similar", "{model}"], Code.USAGE, "for all rows give --output"),
     (["evaluate", "{model}", "{bad}"], Code.BAD_INPUT, "line 3"),
+    (["warmup", "--unobserved", "weak", "--loss", "huber"], Code.USAGE, "loss must be 'squared' or 'bpr'"),
     (["nothing"], Code.USAGE, "No such command 'nothing'"),
 ]
 

@@ -39,7 +39,7 @@ COMMANDS_TOO = {"docs/batch.md"}  # pages whose blocks of commands call `fastfac
 
 def run_commands(code):
     app = pytest.importorskip("fastfactor.cli.app", reason="the command line needs the extra cli")
-    for line in code.splitlines():
+    for line in code.replace("\\\n", "").splitlines():
         name, *arguments = shlex.split(line)
         assert name == "fastfactor"
         assert app.run(arguments) == 0, line

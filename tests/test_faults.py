@@ -1,10 +1,10 @@
 """What the machine runs out of: disk while something is written, memory while something is computed."""
 
 import json
-from pathlib import Path
 
 import pytest
 from conftest import run_python
+from process_status import STATUS
 
 pytest.importorskip("resource")
 
@@ -152,9 +152,9 @@ def test_a_small_disk(tmp_path):
 # Compiled and warm, the process gets less and less room for what it computes next.
 MEMORY = """
 import json, resource, sys
-from pathlib import Path
 import numba, numpy as np, scipy.sparse as sp
 import fastfactor as ff
+from process_status import read_status
 
 rng = np.random.default_rng(0)
 X = sp.random_array((30_000, 2_000), density=0.02, rng=rng, format="csr", dtype=np.float32)
@@ -178,10 +178,6 @@ calls = {
     "partial_fit": lambda: model.partial_fit(X, max_epochs=1).U,
 }
 
-def size():
-    lines = Path("/proc/self/status").read_text().splitlines()
-    return 1024 * next(int(line.split()[1]) for line in lines if line.startswith("VmSize"))
-
 found = {}
 for name in sys.argv[3:] or calls:
     call = calls[name]
@@ -189,7 +185,7 @@ for name in sys.argv[3:] or calls:
     expected, threads, refused = call().tobytes(), numba.get_num_threads(), 0
     rooms = np.linspace(0, float(sys.argv[2]) * 1e6, int(sys.argv[1])).astype(int)
     for room in rooms:
-        resource.setrlimit(resource.RLIMIT_AS, (size() + int(room), resource.RLIM_INFINITY))
+        resource.setrlimit(resource.RLIMIT_AS, (read_status("VmSize") + int(room), resource.RLIM_INFINITY))
         try:
             result = call()
         except MemoryError:
@@ -207,7 +203,7 @@ print(json.dumps(found))
 
 @pytest.mark.parametrize(("n_rooms", "most"), [(4, 40), pytest.param(150, 90, marks=pytest.mark.long)])
 def test_memory_that_runs_out(n_rooms, most):
-    if not Path("/proc/self/status").exists():
+    if not STATUS.exists():
         pytest.skip("the limit on memory needs Linux")
     # Freed memory goes back at once, so that no call has room from the one before.
     env = {"MALLOC_TRIM_THRESHOLD_": "0", "MALLOC_MMAP_THRESHOLD_": "65536"}

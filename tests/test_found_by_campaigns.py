@@ -218,7 +218,7 @@ def test_arrays_that_claim_to_be_long(tmp_path, claim, read):
 
 def test_an_archive_that_does_not_fit_into_memory(tmp_path, monkeypatch):
     sp.save_npz(tmp_path / "X.npz", sp.csr_array(np.eye(300)))
-    monkeypatch.setattr("fastfactor.io.matrices.available_memory", lambda: 1000.0)
+    monkeypatch.setattr("fastfactor.matrix.mapped.available_memory", lambda: 1000.0)
     with pytest.raises(MemoryError, match=r"X\.npz needs"):
         ff.io.read(tmp_path / "X.npz")
 

@@ -7,6 +7,7 @@ import pytest
 import scipy.linalg
 import scipy.sparse as sp
 from scipy.sparse.linalg import aslinearoperator
+from spectra import with_spectrum
 from test_svds import assert_svd, random_sparse, residual
 
 from fastfactor.decomposition import SVDResult, svd
@@ -51,11 +52,10 @@ def test_short_result_warns():
     assert result.residuals.max() == pytest.approx(residual(A.toarray(), *result), rel=1e-6)
 
 
-def with_spectrum(s, m, n, dtype, seed=0):
+def with_noise(s, shape, dtype):
     """A matrix with these leading singular values, and about a hundredth of the least in noise."""
-    rng = np.random.default_rng(seed)
-    U, V = (np.linalg.qr(rng.standard_normal((rows, len(s))))[0] for rows in (m, n))
-    A = (U * s) @ V.T + 1e-2 * s[-1] * rng.standard_normal((m, n)) / (m + n) ** 0.5
+    rng = np.random.default_rng(0)
+    A = with_spectrum(s, shape=shape) + 1e-2 * s[-1] * rng.standard_normal(shape) / sum(shape) ** 0.5
     return sp.csr_array(A.astype(dtype) if np.dtype(dtype).kind == "f" else A + 1j * A[::-1])
 
 
@@ -71,7 +71,7 @@ def test_single_precision_is_only_a_way_to_the_answer(dtype, least, monkeypatch)
             super().__post_init__()
 
     monkeypatch.setattr(triplets, "Basis", Seen)
-    A = with_spectrum(np.geomspace(1.0, least, 40), 700, 500, dtype)
+    A = with_noise(np.geomspace(1.0, least, 40), (700, 500), dtype)
     result = svd(A, 10, tol=1e-5, dtype=np.float64)
     dense = A.toarray().astype(np.result_type(A.dtype, np.float64))
     assert seen[0] == 4

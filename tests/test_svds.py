@@ -5,6 +5,7 @@ import pytest
 import scipy.linalg
 import scipy.sparse as sp
 from scipy.sparse.linalg import ArpackNoConvergence, LinearOperator, aslinearoperator
+from spectra import with_spectrum
 
 from fastfactor.decomposition import svd, svds
 from fastfactor.solvers import dispatch, triplets
@@ -28,13 +29,6 @@ def random_sparse(m, n, dtype=np.float64, density=0.1, seed=0):
     if np.dtype(dtype).kind == "c":
         values = values * np.exp(2j * np.pi * rng.random((m, n)))
     return values.astype(dtype)
-
-
-def with_spectrum(m, n, s, seed=0):
-    rng = np.random.default_rng(seed)
-    left = np.linalg.qr(rng.standard_normal((m, len(s))))[0]
-    right = np.linalg.qr(rng.standard_normal((n, len(s))))[0]
-    return (left * s) @ right.T
 
 
 def residual(A, u, s, vh):
@@ -98,7 +92,7 @@ def test_numbers_of_triplets(k, dense):
 @pytest.mark.parametrize("copies", [3, 8, 20, 40])
 def test_repeated_values(copies):
     s = np.concatenate([[3.0], np.full(copies, 2.0), np.linspace(1.0, 0.01, 200)])
-    A = with_spectrum(400, 300, s)
+    A = with_spectrum(s, shape=(400, 300))
     assert_svd(A, *svds(A, k=min(copies, 20) + 1))
 
 
@@ -106,7 +100,7 @@ def test_repeated_values(copies):
 @pytest.mark.parametrize("rank", [0, 1, 5, 12])
 @pytest.mark.parametrize("sparse", [True, False])
 def test_rank_below_k(rank, sparse):
-    A = with_spectrum(300, 200, np.linspace(2.0, 1.0, rank)) if rank else np.zeros((300, 200))
+    A = with_spectrum(np.linspace(2.0, 1.0, rank), shape=(300, 200)) if rank else np.zeros((300, 200))
     u, s, vh = svds(sp.csr_array(A) if sparse else A, k=12)
     assert_svd(A, u, s, vh)
     assert np.all(s[: 12 - rank] <= 1e-12)
@@ -123,7 +117,7 @@ def test_identity():
 def test_graded_spectrum(smallest):
     """A^H A alone would lose the values below 1e-8."""
     s = np.concatenate([np.geomspace(1.0, smallest, 20), smallest * 0.3 ** np.arange(1, 10)])
-    A = with_spectrum(400, 300, s)
+    A = with_spectrum(s, shape=(400, 300))
     u, found, vh = svds(A, k=20)
     assert_svd(A, u, found, vh)
     u, found, vt = svd(sp.csr_array(A), k=20, tol=1e-13)
@@ -167,7 +161,7 @@ def test_smallest():
 
 @pytest.mark.usefixtures("no_lapack")
 def test_smallest_by_krylov():
-    A = with_spectrum(500, 300, np.linspace(2.0, 1.0, 300) ** 3)
+    A = with_spectrum(np.linspace(2.0, 1.0, 300) ** 3, shape=(500, 300))
     u, s, vh = svds(sp.csr_array(A), k=3, which="SM")
     np.testing.assert_allclose(s, scipy.linalg.svdvals(A)[::-1][:3], rtol=1e-9)
     assert residual(A, u, s, vh) <= 1e-9

@@ -54,9 +54,13 @@ talking = with_options(
 threading = click.option("--threads", type=click.IntRange(min=1), help="At most this many; by default all there are.")
 seeding = click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True, help="Of whatever is drawn.")
 reading = with_options(
-    click.option("--format", type=click.Choice(KINDS), help="Of what is read; by default its name says it."),
-    click.option("--columns", callback=_parse_columns, help="Names or places: row,column or row,column,value."),
-    click.option("--delimiter", help="Of text, one character."),
+    click.option("--format", type=click.Choice(KINDS), help="Of the input; by default told by its name."),
+    click.option(
+        "--columns",
+        callback=_parse_columns,
+        help="Names or positions of the columns to read: row,column or row,column,value.",
+    ),
+    click.option("--delimiter", help="Between the fields of text: one character."),
     click.option("--header/--no-header", default=None, help="Whether the first line of text holds names."),
     click.option("--integer-ids", is_flag=True, help="Ids in text are integers."),
     click.option(
@@ -64,7 +68,7 @@ reading = with_options(
         type=click.Choice(["error", "skip"]),
         default="error",
         show_default=True,
-        help="skip: and count.",
+        help="What to do with a line that cannot be read; skip: leave it out and count it.",
     ),
 )
 model_argument = click.argument("model", type=click.Path(exists=True, file_okay=False, path_type=Path))

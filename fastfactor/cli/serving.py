@@ -17,7 +17,13 @@ _output_option = click.option(
     "--output", type=inputs.OutputPath(TABLES), help="Table to write: .parquet, .arrow, .csv or .tsv."
 )
 _count_option = click.option(
-    "-n", "n", type=click.IntRange(min=1), default=10, show_default=True, help="How many each."
+    "-n", "n", type=click.IntRange(min=1), default=10, show_default=True, help="How many for each."
+)
+_exclude_option = click.option(
+    "--exclude", type=click.Path(path_type=Path), help="Entries not to recommend, usually those that were fitted."
+)
+_side_option = click.option(
+    "--side", type=click.Choice(["rows", "cols"]), default="rows", show_default=True, help="Whether rows or columns."
 )
 
 
@@ -50,8 +56,8 @@ def predict(model: Path, inputs_: Sequence[Path], output: Path, as_json: bool, q
 @click.argument("ids", nargs=-1)
 @_output_option
 @_count_option
-@click.option("--rows", type=click.Path(dir_okay=False, path_type=Path), help="File with a row id per line.")
-@click.option("--exclude", type=click.Path(path_type=Path), help="Entries not to recommend: what was fitted, mostly.")
+@click.option("--rows", type=click.Path(dir_okay=False, path_type=Path), help="A file with a row id per line.")
+@_exclude_option
 @inputs.threading
 @inputs.reading
 @inputs.talking
@@ -67,9 +73,10 @@ def recommend(
     quiet: bool,
     **options: Any,
 ) -> int:
-    """Recommend columns to rows, those they suit best.
+    """Recommend columns to rows: those with the highest predictions.
 
-    To the rows IDS and those of --rows, or to all; in the table --output, or on stdout.
+    IDS and the file --rows name the rows; without either, all are meant. The result goes to the table --output, or to
+    stdout.
     """
     from fastfactor import io
 
@@ -95,7 +102,7 @@ def recommend(
 @click.command()
 @inputs.model_argument
 @click.argument("ids", nargs=-1)
-@click.option("--side", type=click.Choice(["rows", "cols"]), default="rows", show_default=True, help="Of what.")
+@_side_option
 @_output_option
 @_count_option
 @inputs.threading
@@ -112,7 +119,8 @@ def similar(
 ) -> int:
     """Find the rows or columns that are most alike.
 
-    To those that IDS name, or to each; in the table --output, or on stdout.
+    IDS name those whose neighbours are wanted; without any, all are meant. The result goes to the table --output, or
+    to stdout.
     """
     from fastfactor import io
 
@@ -151,7 +159,7 @@ def _say_ranked(talk: Talk, own: list[Any], found: Any, values: Any, labels: Any
 @inputs.model_argument
 @inputs.input_argument
 @click.option("--top", type=click.IntRange(min=1), help="Also recall and ndcg of the first so many recommendations.")
-@click.option("--exclude", type=click.Path(path_type=Path), help="Entries not to recommend: what was fitted, mostly.")
+@_exclude_option
 @inputs.threading
 @inputs.reading
 @inputs.talking
@@ -167,7 +175,7 @@ def evaluate(
 ) -> int:
     """Compare predictions with entries that the fit did not see.
 
-    Says the root mean squared and the mean absolute error over INPUT. Entries with an id that the model does not
+    Prints the root mean squared and the mean absolute error over INPUT. Entries with an id that the model does not
     have are counted and left out.
     """
     from fastfactor import io, metrics
@@ -201,7 +209,7 @@ def evaluate(
 @click.command()
 @inputs.model_argument
 @click.argument("output", type=inputs.OutputPath((*TABLES, "npy")))
-@click.option("--side", type=click.Choice(["rows", "cols"]), default="rows", show_default=True, help="Of what.")
+@_side_option
 @inputs.talking
 def export(model: Path, output: Path, side: str, as_json: bool, quiet: bool) -> int:
     """Write the factors of the rows or columns to a file.

@@ -44,7 +44,9 @@ class Number(click.ParamType[Any]):
 @click.command()
 @inputs.input_argument
 @click.argument("model", type=click.Path(file_okay=False, path_type=Path))
-@click.option("--rank", type=click.IntRange(min=1), default=32, show_default=True, help="Columns of the factors.")
+@click.option(
+    "--rank", type=click.IntRange(min=1), default=32, show_default=True, help="Number of columns of the factors."
+)
 @click.option(
     "--unobserved",
     type=click.Choice(["missing", "zero", "weak"]),
@@ -52,16 +54,18 @@ class Number(click.ParamType[Any]):
     show_default=True,
     help="What is not stored: unknown, 0, or probably 0.",
 )
-@click.option("--unobserved-weight", type=click.FloatRange(min=0, min_open=True), help="Of each zero, for 'weak'.")
-@click.option("--loss", type=click.Choice(LOSSES), default="squared", show_default=True, help="Of an entry.")
+@click.option(
+    "--unobserved-weight", type=click.FloatRange(min=0, min_open=True), help="Weight of each zero, for 'weak'."
+)
+@click.option("--loss", type=click.Choice(LOSSES), default="squared", show_default=True, help="Loss of an entry.")
 @click.option("--regularization", type=Number("auto"), default="auto", show_default=True, help="Penalty per entry.")
-@click.option("--learning-rate", type=Number("auto"), default="auto", show_default=True, help="Of the first epoch.")
+@click.option(
+    "--learning-rate", type=Number("auto"), default="auto", show_default=True, help="Step size of the first epoch."
+)
 @click.option("--biases/--no-biases", default=None, help="Offsets of rows and columns; by default for 'missing'.")
 @click.option("--nonnegative", is_flag=True, help="Keep the factors at 0 or above.")
 @click.option("--max-epochs", type=click.IntRange(min=1), help="By default until it stops getting better.")
-@click.option(
-    "--validation", type=Number("none"), help="Share of entries held out of the fit; none: fit all, judge none."
-)
+@click.option("--validation", type=Number("none"), help="Share of the entries to hold out; none: fit all of them.")
 @click.option(
     "--duplicates",
     type=click.Choice(["error", "sum", "mean", "last"]),
@@ -149,7 +153,9 @@ def _fit(X: Any, init: Any, options: dict[str, Any], talk: Talk, stopping: Stopp
 @click.command()
 @inputs.input_argument
 @click.argument("output", type=click.Path(file_okay=False, path_type=Path))
-@click.option("-k", "--rank", "k", type=click.IntRange(min=1), default=6, show_default=True, help="Singular triplets.")
+@click.option(
+    "-k", "--rank", "k", type=click.IntRange(min=1), default=6, show_default=True, help="How many singular triplets."
+)
 @inputs.reading
 @inputs.talking
 def svd(inputs_: Sequence[Path], output: Path, k: int, as_json: bool, quiet: bool, **options: Any) -> int:
@@ -189,44 +195,82 @@ def svd(inputs_: Sequence[Path], output: Path, k: int, as_json: bool, quiet: boo
     multiple=True,
     default=(32,),
     show_default=True,
-    help="That of the jobs; may be given more than once.",
+    help="Rank of the jobs; may be given more than once.",
 )
-@click.option("--loss", type=click.Choice(LOSSES), default="squared", show_default=True, help="That of the jobs.")
 @click.option(
-    "--dtype", type=click.Choice(["float32", "float64"]), default="float32", show_default=True, help="That of the jobs."
+    "--unobserved",
+    type=click.Choice(["missing", "zero", "weak"]),
+    help="As the jobs have it; 'zero' compiles svd too. By default missing, and weak for bpr.",
+)
+@click.option("--loss", type=click.Choice(LOSSES), default="squared", show_default=True, help="Loss of the jobs.")
+@click.option(
+    "--dtype",
+    type=click.Choice(["float32", "float64"]),
+    default="float32",
+    show_default=True,
+    help="Precision of the jobs.",
 )
 @inputs.threading
 @inputs.talking
-def warmup(ranks: Sequence[int], loss: str, dtype: str, threads: int | None, as_json: bool, quiet: bool) -> int:
+def warmup(
+    ranks: Sequence[int],
+    unobserved: str | None,
+    loss: str,
+    dtype: str,
+    threads: int | None,
+    as_json: bool,
+    quiet: bool,
+) -> int:
     """Compile ahead, so that the first job does not wait.
 
-    That is what a fit, predictions and recommendations need. Compiled kernels are kept on disk, for each rank, loss
-    and dtype: give those that the jobs use.
+    That is what a fit, predictions and recommendations need, and svd where all entries count. Compiled kernels are
+    kept on disk, for each rank, loss, dtype and kind of unobserved entries: give those that the jobs use.
     """
-    from fastfactor.api import fit as fit_model
-
     talk = Talk(as_json, quiet)
-    rng = np.random.default_rng(0)
-    rows, cols = np.nonzero(rng.random((60, 600)) < 0.1)
-    is_bpr = loss == "bpr"  # of positives alone
-    values = (is_bpr | (rng.random(len(rows)) < 0.5)).astype(np.float32)  # fits the domain of every loss
+    unobserved = unobserved or ("weak" if loss == "bpr" else "missing")
     seconds = {}
     for rank in ranks:
         started = time.perf_counter()
-        for validation in (0.2, False):
-            options: dict[str, Any] = {
-                "loss": loss,
-                "unobserved": "weak" if is_bpr else "missing",
-                "dtype": dtype,
-                "validation": validation,
-                "n_threads": threads,
-                "max_epochs": 1,
-            }
-            model = fit_model((rows, cols, values), rank, regularization=0.1, **options)
-        model.predict([0], [0])
-        for some in (range(1), range(60)):  # few rows and many take different ways
-            model.recommend(some, 1)
+        with failing_with(Code.USAGE):
+            _compile_fit(rank, threads, {"unobserved": unobserved, "loss": loss, "dtype": dtype})
+            if unobserved == "zero":
+                _compile_svd(rank, dtype)
         seconds[str(rank)] = time.perf_counter() - started
         talk.log(f"rank {rank}: {seconds[str(rank)]:.1f} s")
-    talk.result({"seconds": seconds, "loss": loss, "dtype": dtype})
+    talk.result({"seconds": seconds, "unobserved": unobserved, "loss": loss, "dtype": dtype})
     return Code.DONE
+
+
+def _compile_fit(rank: int, n_threads: int | None, options: dict[str, Any]) -> None:
+    """Fit small matrices in the ways that jobs do, and use the models."""
+    import scipy.sparse as sp
+
+    from fastfactor.api import fit as fit_model
+
+    rng = np.random.default_rng(0)
+    stored = rng.random((60, 600)) < 0.1
+    is_weak = options["unobserved"] == "weak"  # of positives alone
+    X = (stored & (is_weak | (rng.random(stored.shape) < 0.5))).astype(np.float32)  # fits the domain of every loss
+    rows, cols = (each.astype(np.int32) for each in np.nonzero(X if is_weak else stored))
+    table = rows, cols, X[rows, cols].astype(np.float64)  # as tables are read
+    matrix = sp.csr_array((X[rows, cols], (rows, cols)), X.shape)
+    cases: list[tuple[Any, Any, Any]] = [(table, "auto", None), (matrix, 0.1, 0.2), (matrix, 0.1, False)]
+    for entries, penalty, validation in [(X, 0.1, False)] if options["unobserved"] == "zero" else cases:
+        model = fit_model(
+            entries, rank, regularization=penalty, validation=validation, max_epochs=1, n_threads=n_threads, **options
+        )
+    model.predict([0], [0])
+    for some in (range(1), range(60)):  # few rows and many take different ways
+        model.recommend(some, 1)
+
+
+def _compile_svd(k: int, dtype: str) -> None:
+    """Decompose matrices, sparse and dense, tall and wide, that are too large for LAPACK alone."""
+    import scipy.sparse as sp
+
+    from fastfactor import decomposition
+
+    shape = (6 * k + 1500, 4 * k + 1200)
+    X: Any = sp.random_array(shape, density=20 / shape[1], rng=np.random.default_rng(0), format="csr", dtype=dtype)
+    for A in (X, sp.csr_array(X.T), X.toarray(), X.T.toarray()):
+        decomposition.svd(A, k)

@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from fastfactor.matrix.mapped import available_memory
+from fastfactor.matrix.mapped import refuse_beyond_memory
 
 _CHUNK = 1 << 22  # bytes of text parsed at a time
 _MAX_LINE = 1 << 16
@@ -46,12 +46,9 @@ def read_market(path: Path) -> Any:
     opener: Any = {".gz": gzip.open, ".bz2": bz2.open}.get(path.suffix, open)
     with opener(path, "rb") as file:
         header = _read_header(file)
-        n_bytes = header.n * _ENTRY
         if opener is open and header.n > os.path.getsize(path):
             raise ValueError(f"it says that {header.n} lines follow, in {os.path.getsize(path)} bytes")
-        if n_bytes > available_memory():
-            there = available_memory() / 1e9
-            raise MemoryError(f"{path} needs {n_bytes / 1e9:.1f} GB of memory, {there:.1f} GB are available")
+        refuse_beyond_memory(path, header.n * _ENTRY)
         n_lines = sum(_count_lines(text, header.width) for text in _cut(file))
     if n_lines != header.n:
         raise ValueError(f"it says that {header.n} lines follow, there are {n_lines}")

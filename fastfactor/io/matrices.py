@@ -15,7 +15,7 @@ import scipy.sparse as sp
 
 from fastfactor.io.market import read_market
 from fastfactor.matrix.labelled import Labelled
-from fastfactor.matrix.mapped import available_memory
+from fastfactor.matrix.mapped import refuse_beyond_memory
 
 # What a damaged file of these formats can end in, in the readers of scipy, NumPy and Python.
 DAMAGE = (
@@ -94,17 +94,10 @@ def read_matrix(path: Path, kind: str) -> Labelled:
     return Labelled(matrix, matrix.shape)
 
 
-def _refuse_beyond_memory(path: Path, needed: int) -> None:
-    if needed > available_memory():
-        raise MemoryError(
-            f"{path} needs {needed / 1e9:.1f} GB of memory, {available_memory() / 1e9:.1f} GB are available"
-        )
-
-
 def _read_npz(path: Path) -> Any:
     with open(path, "rb") as file:
         with zipfile.ZipFile(file) as archive:
-            _refuse_beyond_memory(path, check_archive(archive))
+            refuse_beyond_memory(path, check_archive(archive))
         file.seek(0)
         return sp.load_npz(file)
 

@@ -78,13 +78,13 @@ class TripletFiles:
         """
         for start, stop in pieces(self.values.n):
             found = []
-            for file, place, size, name in zip((self.rows, self.cols), self.places, self.shape, "rc", strict=True):
+            sides = zip((self.rows, self.cols), self.places, self.shape, ("rows", "cols"), strict=True)
+            for file, place, size, name in sides:
                 index = file.read(start, stop - start)
                 index = index if place is None else place[index]
                 bad = np.flatnonzero((index < 0) | (index >= size))
                 if bad.size:
-                    what = "rows" if name == "r" else "cols"
-                    raise ValueError(f"{what}[{start + bad[0]}] is {index[bad[0]]}, outside 0..{size - 1}")
+                    raise ValueError(f"{name}[{start + bad[0]}] is {index[bad[0]]}, outside 0..{size - 1}")
                 found.append(index)
             yield found[0], found[1], self.values.read(start, stop - start)
 

@@ -8,8 +8,10 @@ import.
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import os
+import pickle
 import uuid
 import warnings
 from pathlib import Path
@@ -50,12 +52,31 @@ class _CacheFile(caching.IndexDataCacheFile):
     """
 
     def save(self, key: Any, data: Any) -> None:
-        """Keep the code of one signature: first its file, then the index that names it."""
+        """Keep the code of one signature: first its file, then the index that names it.
+
+        An index of other sources is replaced, and what it named would stay for ever: those files go too. A process of
+        the other sources that has read the index and finds a file gone compiles, as it does without an index.
+        """
+        stale = self._find_stale()
         name = self._load_index().get(key) or self._data_name(uuid.uuid4().int)
         self._save_data(name, data)
         overloads = self._load_index()
         overloads[key] = name
         self._save_index(overloads)
+        for each in stale:
+            with contextlib.suppress(OSError):  # another process was first, or has it open where that forbids it
+                os.unlink(self._data_path(each))
+
+    def _find_stale(self) -> set[str]:
+        """Return the names of the data files of an index of other sources; none where the index is of these."""
+        try:
+            with open(self._index_path, "rb") as file:
+                if pickle.load(file) != self._version:  # what follows is another Numba's own
+                    return set()
+                stamp, overloads = pickle.load(file)
+        except FileNotFoundError:
+            return set()
+        return set() if stamp == self._source_stamp else set(overloads.values())
 
 
 class _KernelCache(caching.FunctionCache):

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numba import prange
 
-from fastfactor.kernels.basis import quad
+from fastfactor.kernels.basis import load_quad, quad, store_quad
 from fastfactor.kernels.compiling import kernel, parallel_kernel
 from fastfactor.kernels.simd import conj, load, store, zeros
 
@@ -76,18 +76,18 @@ def scatter_tile(values, r, lo, hi, y, z, G, static):
 @kernel
 def multiply_row(values, r, lo, hi, V, first, q, static):
     """Return the product of columns lo:hi of row r with the rows of V from `first` on, chunk q."""
-    y, shift = zeros(V, static), np.uint64(first) - np.uint64(lo)
-    for c in range(np.uint64(lo), np.uint64(hi)):
-        y = y + V.dtype.type(values[r, c]) * load(V, c + shift, q, static)
+    y = zeros(V, static)
+    for i in range(np.uint64(hi - lo)):
+        y = y + V.dtype.type(values[r, np.uint64(lo) + i]) * load(V, np.uint64(first) + i, q, static)
     return y
 
 
 @kernel
 def scatter_row(values, r, lo, hi, y, G, static):
     """Add the adjoint of columns lo:hi of row r times y to G."""
-    for c in range(np.uint64(lo), np.uint64(hi)):
-        i = c - np.uint64(lo)
-        store(G, i, 0, load(G, i, 0, static) + conj(G.dtype.type(values[r, c])) * y, static)
+    for i in range(np.uint64(hi - lo)):
+        a = conj(G.dtype.type(values[r, np.uint64(lo) + i]))
+        store(G, i, 0, load(G, i, 0, static) + a * y, static)
 
 
 @kernel
@@ -110,33 +110,18 @@ def add_gram_dense(A, X, G, static):
 
 
 @kernel
-def load_four(V, r, q, static):
-    """Return chunk q of four rows of V."""
-    r0, r1, r2, r3 = quad(r)
-    return load(V, r0, q, static), load(V, r1, q, static), load(V, r2, q, static), load(V, r3, q, static)
-
-
-@kernel
-def store_four(U, r, q, y, factor, static):
+def scale_quad(U, r, q, y, factor, static):
     """Store y times factor as chunk q of four rows of U; return it."""
     u0, u1, u2, u3 = y[0] * factor, y[1] * factor, y[2] * factor, y[3] * factor
-    r0, r1, r2, r3 = quad(r)
-    store(U, r0, q, u0, static)
-    store(U, r1, q, u1, static)
-    store(U, r2, q, u2, static)
-    store(U, r3, q, u3, static)
+    store_quad(U, r, q, u0, u1, u2, u3, static)
     return u0, u1, u2, u3
 
 
 @kernel
-def add_four(G, r, y, static):
+def add_quad(G, r, y, static):
     """Add y to four rows of G."""
-    g = load_four(G, r, 0, static)
-    r0, r1, r2, r3 = quad(r)
-    store(G, r0, 0, g[0] + y[0], static)
-    store(G, r1, 0, g[1] + y[1], static)
-    store(G, r2, 0, g[2] + y[2], static)
-    store(G, r3, 0, g[3] + y[3], static)
+    g0, g1, g2, g3 = load_quad(G, r, 0, static)
+    store_quad(G, r, 0, g0 + y[0], g1 + y[1], g2 + y[2], g3 + y[3], static)
 
 
 @parallel_kernel
@@ -147,7 +132,7 @@ def add_triplets_dense(A, V, U, inverse, G, q, static):
         factor, start, stop = load(inverse, 0, q, static), A.starts[s], A.starts[s + 1]
         for r in range(start, whole_tiles(start, stop), TILE):
             y, z = multiply_tile(values, r, 0, n, V, 0, q, static)
-            u, w = store_four(U, r, q, y, factor, static), store_four(U, r + 4, q, z, factor, static)
+            u, w = scale_quad(U, r, q, y, factor, static), scale_quad(U, r + 4, q, z, factor, static)
             scatter_tile(values, r, 0, n, u, w, G[s], static)
         for r in range(whole_tiles(start, stop), stop):
             u = multiply_row(values, r, 0, n, V, 0, q, static) * factor
@@ -161,7 +146,7 @@ def multiply_columns(A, lo, hi, V, q, Y, static):
     Y[:] = 0
     values, whole = A.values, whole_tiles(0, len(A.values))
     for r in range(0, whole, TILE):
-        v, w = load_four(V, r, q, static), load_four(V, r + 4, q, static)
+        v, w = load_quad(V, r, q, static), load_quad(V, r + 4, q, static)
         scatter_tile(values, r, lo, hi, v, w, Y, static)
     for r in range(whole, len(values)):
         scatter_row(values, r, lo, hi, load(V, r, q, static), Y, static)
@@ -173,8 +158,8 @@ def add_columns(A, lo, hi, Y, first, q, G, static):
     values, whole = A.values, whole_tiles(0, len(A.values))
     for r in range(0, whole, TILE):
         y, z = multiply_tile(values, r, lo, hi, Y, first, q, static)
-        add_four(G, r, y, static)
-        add_four(G, r + 4, z, static)
+        add_quad(G, r, y, static)
+        add_quad(G, r + 4, z, static)
     for r in range(whole, len(values)):
         y = multiply_row(values, r, lo, hi, Y, first, q, static)
         store(G, r, 0, load(G, r, 0, static) + y, static)

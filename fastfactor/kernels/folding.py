@@ -33,8 +33,14 @@ def fold_pair(factors, r, c, d, x, rate, shrink, place, prox, static):
         store(U, r, k, approach(shrink * load(U, r, k, static) - g * apart, prox, 0), static)
 
 
+@kernel
+def shorten(rate, square):
+    """Return the step that is never longer than the way to the entry's own optimum."""
+    return rate / (type(rate)(1) + rate * square)
+
+
 @parallel_kernel
-def fold_rows(factors, stored, regs, squares, n_updates, schedule, place, static):
+def fold_rows(factors, stored, rivals, regs, squares, n_updates, schedule, place, static):
     """Descend on the entries of each row again and again, with steps that fall to zero.
 
     Parameters
@@ -43,6 +49,8 @@ def fold_rows(factors, stored, regs, squares, n_updates, schedule, place, static
         U and row_bias are written.
     stored : ridge.Stored
         Weights are not looked at: they are 1.
+    rivals : Rivals or None
+        Where pairs are ranked: each entry is held against a column that each epoch of its row draws anew.
     regs : (n_rows,) real array
         L2 penalty per entry.
     squares : (n_cols,) real array
@@ -64,28 +72,14 @@ def fold_rows(factors, stored, regs, squares, n_updates, schedule, place, static
             for t in range(n_epochs):
                 at = t * len(rates) // n_epochs
                 shrink = regs.dtype.type(1) - rates[at] * regs[r]
+                prox = at_or_none(proxes, at)
                 for e in range(i, j):
-                    c = stored.indices[e]
-                    rate = rates[at] / (regs.dtype.type(1) + rates[at] * squares[c])
-                    fold_entry(factors, r, c, stored.targets[e], rate, shrink, place, at_or_none(proxes, at), static)
-
-
-@parallel_kernel
-def fold_rows_of_pairs(factors, stored, rivals, regs, squares, n_updates, schedule, place, static):
-    """Descend as `fold_rows` does, each entry against a column that each epoch of its row draws anew."""
-    rates, proxes = schedule
-    low, high, total = n_updates
-    n_entries = len(stored.indices)
-    for s in prange(len(stored.starts) - 1):
-        for r in range(stored.starts[s], stored.starts[s + 1]):
-            i, j = stored.indptr[r], stored.indptr[r + 1]
-            n_epochs = min(max(total // max(j - i, 1), low), high)
-            for t in range(n_epochs):
-                at = t * len(rates) // n_epochs
-                shrink = regs.dtype.type(1) - rates[at] * regs[r]
-                for e in range(i, j):
-                    c, d = stored.indices[e], draw_rival(rivals, t * n_entries + e, r)
-                    if d >= 0:
-                        rate = rates[at] / (regs.dtype.type(1) + rates[at] * (squares[c] + squares[d]))
-                        x, prox = stored.targets[e], at_or_none(proxes, at)
-                        fold_pair(factors, r, c, d, x, rate, shrink, place, prox, static)
+                    c, x = stored.indices[e], stored.targets[e]
+                    if rivals is None:
+                        rate = shorten(rates[at], squares[c])
+                        fold_entry(factors, r, c, x, rate, shrink, place, prox, static)
+                    else:
+                        d = draw_rival(rivals, t * len(stored.indices) + e, r)
+                        if d >= 0:
+                            rate = shorten(rates[at], squares[c] + squares[d])
+                            fold_pair(factors, r, c, d, x, rate, shrink, place, prox, static)

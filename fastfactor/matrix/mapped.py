@@ -33,6 +33,13 @@ def available_memory() -> float:
         return float("inf")
 
 
+def refuse_beyond_memory(path: Path, needed: int) -> None:
+    """Raise MemoryError if what a file holds takes more bytes than the system could hand out."""
+    if needed > available_memory():
+        there = available_memory() / 1e9
+        raise MemoryError(f"{path} needs {needed / 1e9:.1f} GB of memory, {there:.1f} GB are available")
+
+
 class _Pages:
     """A part of a file mapping that NumPy takes for writable.
 

@@ -14,7 +14,7 @@ from fastfactor.matrix.inputs import is_sparse
 from fastfactor.matrix.mapped import as_pages, is_mapped, walk_rows
 from fastfactor.matrix.operand import Operand, SparseOperand
 from fastfactor.matrix.packing import leave
-from fastfactor.matrix.values import find_largest, power_of_two
+from fastfactor.matrix.values import check_finite, find_largest, power_of_two
 
 Array = NDArray[Any]
 
@@ -71,8 +71,7 @@ def as_stream(A: Any, is_adjoint: bool) -> Operand:
         If it contains infinities or NaNs.
     """
     largest = max(find_largest(A.data[part]) for part in _parts(A))
-    if not np.isfinite(largest):
-        raise ValueError("A must not contain infinities or NaNs")
+    check_finite(largest)
     is_by_column = A.format == "csc"
     values, shape = A.data, A.shape
     if is_by_column:  # its arrays are the CSR arrays of its transpose

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from fastfactor.blas import one_blas_thread, rotate_rows, run_in_slices
+from fastfactor.blas import one_blas_thread, run_in_slices
 from fastfactor.kernels.ridge import N_SCRATCH, Ridge, solve_rows
 from fastfactor.kernels.simd import Static
 from fastfactor.kernels.update import Factors
@@ -64,10 +64,21 @@ def diagonalise(V: NDArray[Any], others: tuple[NDArray[Any], ...], rank: int) ->
     grams = run_in_slices(lambda part: V[part, :rank].T @ V[part, :rank], len(V), n_threads)
     values, Q = np.linalg.eigh(np.sum(grams, axis=0, dtype=np.float64))
     for M in (V, *others):
-        rotate_rows(M[:, :rank], Q.astype(M.dtype), n_threads)
+        _turn(M[:, :rank], Q.astype(M.dtype), n_threads)
     curvature = np.zeros(width, V.dtype)
     curvature[:rank] = np.maximum(values, 0)
     return curvature
+
+
+def _turn(M: NDArray[Any], Q: NDArray[Any], n_threads: int) -> None:
+    """Replace M by M Q, a few rows at a time, so that the products stay in the caches."""
+
+    def work(part: slice) -> None:
+        for start in range(part.start, part.stop, 1024):
+            rows = slice(start, min(start + 1024, part.stop))
+            M[rows] = M[rows] @ Q
+
+    run_in_slices(work, len(M), n_threads)
 
 
 @dataclass(frozen=True)

@@ -75,9 +75,9 @@ def test_products_are_those_of_the_matrix(matrix, tmp_path):
     np.testing.assert_allclose(turned.multiply(V), dense @ V, atol=1e-12)
 
 
-def test_each_piece_is_asked_for_and_dropped(matrix, tmp_path, monkeypatch):
+def test_each_piece_is_read_and_dropped(matrix, tmp_path, monkeypatch):
     asked, dropped = [], []
-    monkeypatch.setattr(mapped, "ask_pages", lambda array, start, stop: asked.append((start, stop)))
+    monkeypatch.setattr(mapped, "touch_pages", lambda array, start, stop: asked.append((start, stop)))
     monkeypatch.setattr(mapped, "drop_pages", lambda array, start, stop: dropped.append((start, stop)))
     A = map_arrays(matrix, tmp_path / "arrays")
     as_stream(A, is_adjoint=False).multiply(np.ones((200, 8)))

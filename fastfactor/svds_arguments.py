@@ -16,42 +16,26 @@ from fastfactor.solvers.dispatch import Decomposition
 Array = NDArray[Any]
 
 
-def is_whole(value: Any) -> bool:
-    """Whether `value` is a whole number, of whatever type."""
-    try:
-        return bool(int(value) == value)
-    except (TypeError, ValueError, OverflowError, np.ma.MaskError):
-        return False
-
-
-def is_bound(value: Any) -> bool:
-    """Whether `value` is a finite number of at least 0, of whatever type."""
-    try:
-        return np.ndim(value) == 0 and bool(0 <= value < np.inf)
-    except TypeError:
-        return False
-
-
 def check_sizes(A: Any, k: Any, ncv: Any, solver: str) -> int:
     """Return k as an integer; errors in scipy's words."""
     kmax = min(A.shape) if solver == "propack" else min(A.shape) - 1
-    if not is_whole(k) or not (0 < k <= kmax):
+    if int(k) != k or not (0 < k <= kmax):
         raise ValueError("`k` must be an integer satisfying `0 < k < min(A.shape)`.")
-    if solver == "arpack" and ncv is not None and not (is_whole(ncv) and k < ncv < min(A.shape)):
+    if solver == "arpack" and ncv is not None and (int(ncv) != ncv or not (k < ncv < min(A.shape))):
         raise ValueError("`ncv` must be an integer satisfying `k < ncv < min(A.shape)`.")
     return int(k)
 
 
 def check_options(tol: Any, which: Any, maxiter: Any, return_singular_vectors: Any) -> str:
     """Return `which` in capitals; errors in scipy's words."""
-    if not is_bound(tol):
+    if tol < 0 or not np.isfinite(tol):
         raise ValueError("`tol` must be a non-negative floating point value.")
     which = str(which).upper()
     if which not in ("LM", "SM"):
         raise ValueError("`which` must be in {'LM', 'SM'}.")
-    if maxiter is not None and not (is_whole(maxiter) and maxiter > 0):
+    if maxiter is not None and (int(maxiter) != maxiter or maxiter <= 0):
         raise ValueError("`maxiter` must be a positive integer.")
-    if np.ndim(return_singular_vectors) or return_singular_vectors not in (True, False, "u", "vh"):
+    if return_singular_vectors not in (True, False, "u", "vh"):
         raise ValueError("`return_singular_vectors` must be in {True, False, 'vh', 'u'}.")
     return str(which)
 

@@ -132,21 +132,6 @@ def test_options_of_decompositions(name, value):
             function(A, **({"k": 2} | {name: value}))
 
 
-@pytest.mark.parametrize(
-    ("name", "value"),
-    [
-        *(("k", value) for value in (np.nan, np.inf, "a", None, BEYOND, np.ma.masked)),
-        *(("tol", value) for value in (np.nan, np.inf, "a", None, -1, [0.1], np.array([0.1, 0.2]), 1j)),
-        *(("maxiter", value) for value in (np.nan, np.inf, "a", 0, [1, 2])),
-        *(("ncv", value) for value in (np.nan, np.inf, "a", 0, [1, 2])),
-        *(("return_singular_vectors", value) for value in ("yes", 3, np.array([1.0, 2.0]))),
-    ],
-)
-def test_options_of_svds(name, value):
-    with pytest.raises(ValueError, match=f"^`{name}` must be"):
-        ff.svds(A, **({"k": 2} | {name: value}))
-
-
 @pytest.mark.parametrize("value", FLAGS, ids=str)
 def test_flags(model, value):
     """What is no bool was taken for True, so "no" for yes."""

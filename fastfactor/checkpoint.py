@@ -73,7 +73,7 @@ def _describe_arrays(*arrays: Any) -> str:
             digest.update(repr(array.tolist()).encode())
         elif array.size:
             n_parts = 1 if array.flags.c_contiguous else -(-array.nbytes // _CHUNK)  # else a copy, a part at a time
-            for part in np.array_split(array, n_parts):
+            for part in np.array_split(np.atleast_1d(array), n_parts):
                 digest.update(np.ascontiguousarray(part).view(np.uint8).data)
         names.append(f"{array.dtype} {array.shape}")
     return f"{', '.join(names)}, checksum {digest.hexdigest()[:_DIGITS]}"

@@ -14,7 +14,7 @@ from fastfactor.matrix.domains import check_domain, check_labels, locate_in
 from fastfactor.matrix.inputs import Observations, as_observations, without_ids
 from fastfactor.matrix.labelled import Labelled
 from fastfactor.model import Factorization
-from fastfactor.options import Options, check_integer, refuse_sampled
+from fastfactor.options import Options, check_integer, check_seed, refuse_sampled
 from fastfactor.problems import Problem, as_model, fit_positives, fit_zero
 from fastfactor.solvers.fitting import Task, fit_observed
 from fastfactor.solvers.recipe import Recipe
@@ -42,7 +42,7 @@ def partial_fit(
         pace=None,
         max_epochs=_EPOCHS[recipe.unobserved] if max_epochs is None else check_integer(max_epochs, "max_epochs", 1),
         max_seconds=math.inf,
-        seed=check_integer(seed, "seed", 0),
+        seed=check_seed(seed),
         callback=None,
     )
     check_init(model, options, X)

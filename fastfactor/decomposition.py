@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import numbers
+import contextlib
 import warnings
 from collections.abc import Mapping
 from typing import Any
@@ -19,7 +19,7 @@ from fastfactor.matrix.operand import BLOCK
 from fastfactor.matrix.operators import check_matrix, frobenius_norm, is_dense
 from fastfactor.matrix.streaming import is_stream, measure_stream
 from fastfactor.matrix.structure import as_array, check_structure
-from fastfactor.options import check_integer
+from fastfactor.options import check_flag, check_integer, check_real, check_seed
 from fastfactor.results import PCAResult, SVDResult
 from fastfactor.solvers.dispatch import Decomposition, decompose, decompose_operand
 from fastfactor.solvers.triplets import Search, basis_size
@@ -149,7 +149,7 @@ def _as_matrix(A: Any, name: str = "A") -> Any:
         raise TypeError(f"{name} must be a matrix, not triplets: make one of them with scipy.sparse.coo_array")
     if isinstance(A, list | tuple) or hasattr(A, "__array__"):
         A = as_array(A, name)
-    check_matrix(A)
+    check_matrix(A, name)
     if len(A.shape) != 2:
         raise ValueError(f"{name} must be 2-D, got shape {A.shape}")
     return check_structure(A, name) if is_sparse(A) else A
@@ -174,10 +174,10 @@ def choose_precision(own: np.dtype[Any], dtype: DTypeLike | None) -> np.dtype[An
     """
     if dtype is None:
         return np.dtype(np.float32 if own.char in "fF" else np.float64)
-    real = np.dtype(dtype)
-    if real.char not in "fd":
-        raise ValueError(f"dtype must be float32 or float64, got {dtype!r}")
-    return real
+    with contextlib.suppress(TypeError):
+        if (real := np.dtype(dtype)).char in "fd":
+            return real
+    raise ValueError(f"dtype must be float32 or float64, got {dtype!r}")
 
 
 def as_search(
@@ -190,15 +190,11 @@ def as_search(
     TypeError, ValueError
         If an argument has the wrong type or is out of its range.
     """
-    if isinstance(k, bool) or not isinstance(k, numbers.Integral):
-        raise TypeError(f"k must be an integer, got {k!r}")
-    if not 1 <= k <= min(A.shape):
+    if not 1 <= (k := check_integer(k, "k", -np.iinfo(np.int64).max)) <= min(A.shape):
         raise ValueError(f"k must be between 1 and min(A.shape) = {min(A.shape)}, got {k}")
-    tol = DEFAULT_TOL[real.char] if tol is None else tol
-    if not 0.0 < tol < np.inf:
-        raise ValueError(f"tol must be a number > 0, got {tol}")
+    tol = DEFAULT_TOL[real.char] if tol is None else check_real(tol, "tol", strict=True)
     max_passes = MAX_PASSES if max_passes is None else check_integer(max_passes, "max_passes", 1)
-    return Search(int(k), float(tol), max_passes, True, count_threads(n_threads))
+    return Search(k, tol, max_passes, True, count_threads(n_threads))
 
 
 def _warn_when_short(found: Decomposition, search: Search) -> bool:
@@ -280,7 +276,7 @@ def svd(
     A = _as_matrix(A)
     real = choose_precision(A.dtype, dtype)
     search = as_search(A, k, real, tol, max_passes, n_threads)
-    found = decompose(A, search, np.random.default_rng(seed))
+    found = decompose(A, search, np.random.default_rng(check_seed(seed)))
     norm = measure_stream(A) if is_stream(A) else frobenius_norm(A)
     return SVDResult(**certify(found, search, real), frobenius_norm=norm)
 
@@ -374,8 +370,9 @@ def pca(
         raise TypeError(f"X must be an array or a sparse matrix, got {type(X).__name__}")
     real = choose_precision(X.dtype, dtype)
     search = as_search(X, k, real, tol, max_passes, n_threads)
+    center, scale = check_flag(center, "center"), check_flag(scale, "scale")
+    rng = np.random.default_rng(check_seed(seed))
     centred: Centred = centre_columns(X, center, scale, search.n_threads, needs_dense=search.k == min(X.shape))
-    rng = np.random.default_rng(seed)
     if centred.dense is not None:
         found = decompose(centred.dense, search, rng)
     else:

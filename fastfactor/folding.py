@@ -20,7 +20,7 @@ from fastfactor.matrix.domains import check_domain, check_labels, locate_in
 from fastfactor.matrix.inputs import Observations, as_dense, as_observations, is_sparse, without_ids
 from fastfactor.matrix.labelled import Labelled
 from fastfactor.matrix.positives import Positives, as_positives, store_rows
-from fastfactor.matrix.structure import check_structure
+from fastfactor.matrix.structure import as_index, check_structure
 from fastfactor.model import Factorization
 from fastfactor.options import refuse_sampled
 from fastfactor.solvers.memory import choose_spec
@@ -95,8 +95,8 @@ class _Fold:
 
     def read(self, X: Any, shape: Any) -> Observations:
         """Return the entries of new rows that count, but for the zeros where these are not visited."""
-        if isinstance(X, tuple) and shape is None and len(X) == 3 and np.size(X[0]):
-            shape = max(int(np.max(X[0])), 0) + 1, self.model.shape[1]
+        if isinstance(X, tuple) and shape is None and len(X) == 3 and len(rows := as_index(X[0], "X_new: rows")):
+            shape = max(int(rows.max()), 0) + 1, self.model.shape[1]
         if self.recipe.unobserved == "weak":
             return as_positives(X, shape, "error", "X_new")
         if self.recipe.unobserved == "zero":

@@ -12,7 +12,7 @@ from numpy.typing import ArrayLike
 from fastfactor.kernels.metrics import score_lists, sum_errors
 from fastfactor.kernels.topn import Seen
 from fastfactor.matrix.inputs import is_sparse
-from fastfactor.matrix.structure import check_structure
+from fastfactor.matrix.structure import as_array, check_structure
 from fastfactor.options import check_integer
 from fastfactor.threads import launch
 
@@ -24,7 +24,10 @@ _SLICES = 64  # of the values, for sums that do not depend on the number of thre
 
 def _average_errors(actual: ArrayLike, predicted: ArrayLike) -> tuple[float, float]:
     """Return the means of |actual - predicted| and of its square, computed in double precision."""
-    actual, predicted = np.asarray(actual), np.asarray(predicted)
+    actual, predicted = as_array(actual, "actual"), as_array(predicted, "predicted")
+    for name, values in (("actual", actual), ("predicted", predicted)):
+        if values.dtype.kind not in "biufc":
+            raise TypeError(f"{name} must hold numbers, got dtype {values.dtype}")
     if actual.shape != predicted.shape:
         raise ValueError(f"actual has shape {actual.shape}, predicted has {predicted.shape}")
     if not actual.size:
@@ -54,6 +57,8 @@ def rmse(actual: ArrayLike, predicted: ArrayLike) -> float:
 
     Raises
     ------
+    TypeError
+        If they are no numbers, or have a mask.
     ValueError
         If the shapes differ or there are no values.
 
@@ -81,6 +86,8 @@ def mae(actual: ArrayLike, predicted: ArrayLike) -> float:
 
     Raises
     ------
+    TypeError
+        If they are no numbers, or have a mask.
     ValueError
         If the shapes differ or there are no values.
 
@@ -105,7 +112,7 @@ def _as_relevant(relevant: Any) -> sp.csr_array:
 def _judge_lists(recommended: ArrayLike, relevant: Any, k: int) -> tuple[float, float]:
     """Return recall and normalised gain of the first k recommendations, averaged over rows that can have some."""
     k = check_integer(k, "k", 1)
-    lists = np.asarray(recommended)
+    lists = as_array(recommended, "recommended")
     if lists.ndim != 2 or lists.dtype.kind not in "iu":
         raise ValueError(f"recommended must be a 2-D array of integers, got {lists.ndim}-D of {lists.dtype}")
     truth = _as_relevant(relevant)

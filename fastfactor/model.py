@@ -14,7 +14,8 @@ from fastfactor.ids import Ids, WithIds
 from fastfactor.incremental import Incremental
 from fastfactor.kernels.losses import LOSSES, Loss
 from fastfactor.matrix.mapped import available_memory
-from fastfactor.matrix.structure import as_index
+from fastfactor.matrix.structure import as_array, as_index
+from fastfactor.options import check_flag
 from fastfactor.predicting import Predicting
 from fastfactor.results import SVDResult
 
@@ -122,7 +123,7 @@ class Factorization(Incremental, Predicting, WithIds):
         return f"Factorization({n_rows} x {n_cols}, rank={self.rank}, dtype={self.U.dtype})"
 
     def _broadcast(self, rows: ArrayLike, cols: ArrayLike) -> tuple[NDArray[Any], NDArray[Any], tuple[int, ...]]:
-        rows, cols = np.broadcast_arrays(rows, cols)
+        rows, cols = np.broadcast_arrays(as_array(rows, "rows"), as_array(cols, "cols"))
         return self._positions(rows, 0, "rows"), self._positions(cols, 1, "cols"), rows.shape
 
     def _link(self, predictions: NDArray[Any]) -> NDArray[Any]:
@@ -130,7 +131,7 @@ class Factorization(Incremental, Predicting, WithIds):
         return np.asarray(loss.link(predictions))
 
     def _positions(self, index: ArrayLike, axis: int, name: str) -> NDArray[np.int64]:
-        positions = as_index(np.ravel(index), name).astype(np.int64)
+        positions = as_index(np.ravel(as_array(index, name)), name).astype(np.int64)
         outside = (positions < 0) | (positions >= self.shape[axis])
         if outside.any():
             raise IndexError(f"{name} holds {positions[outside][0]}, outside 0..{self.shape[axis] - 1}")
@@ -182,7 +183,7 @@ class Factorization(Incremental, Predicting, WithIds):
         SVDResult
             Singular values descending, signs deterministic.
         """
-        if not include_biases:
+        if not check_flag(include_biases, "include_biases"):
             return SVDResult.from_factors(self.U, self.V)
         ones_rows, ones_cols = np.ones((self.shape[0], 1), self.U.dtype), np.ones((self.shape[1], 1), self.U.dtype)
         left = np.hstack([self.U, self.row_bias[:, None], ones_rows])

@@ -9,7 +9,8 @@ import scipy.sparse as sp
 from numpy.typing import ArrayLike, NDArray
 
 from fastfactor.matrix.inputs import Observations, as_observations, is_sparse
-from fastfactor.options import check_integer, check_share
+from fastfactor.matrix.structure import as_array
+from fastfactor.options import check_integer, check_seed, check_share
 
 __all__ = ["per_row_split", "random_split", "temporal_split"]
 
@@ -18,7 +19,7 @@ Split = tuple[sp.csr_array, sp.csr_array]
 
 def _read(X: Any, shape: Any, seed: Any) -> tuple[Observations, np.random.Generator]:
     """Return the entries of X, and what to draw from them with."""
-    rng = np.random.default_rng(check_integer(seed, "seed", 0))
+    rng = np.random.default_rng(check_seed(seed))
     return as_observations(X, shape=shape), rng
 
 
@@ -158,7 +159,7 @@ def temporal_split(X: Any, times: ArrayLike, test_share: float = 0.1, *, shape: 
     >>> test.toarray()[1, 0]
     np.float64(2.0)
     """
-    share, moments = check_share(test_share, "test_share"), np.asarray(times)
+    share, moments = check_share(test_share, "test_share"), as_array(times, "times")
     if not isinstance(X, tuple):
         if not is_sparse(X) or X.format != "coo":
             raise TypeError("X must be triplets or a sparse matrix in coordinate format: times follow its entries")

@@ -14,6 +14,7 @@ import numpy as np
 from fastfactor.kernels.losses import LOSSES, TRAITS, Loss, find_traits, register_loss
 
 UNOBSERVED = ("missing", "zero", "weak")
+MOST_COLUMNS = (1 << 31) - 1  # that may be asked for: of factors, of a list
 _UNSAMPLED = ("validation", "sample_weight", "init", "max_seconds", "max_memory", "callback", "checkpoint")
 
 
@@ -57,20 +58,35 @@ class Options:
     callback: Callable[[Any], Any] | None
 
 
-def check_integer(value: Any, name: str, minimum: int) -> int:
-    """Return `value` as an int; TypeError or ValueError, naming the argument, where it is none or too small."""
+def check_integer(value: Any, name: str, minimum: int, maximum: int = (1 << 63) - 1) -> int:
+    """Return `value` as an int; TypeError or ValueError, naming the argument, where it is none or out of range."""
     if isinstance(value, bool) or not isinstance(value, numbers.Integral):
         raise TypeError(f"{name} must be an integer, got {value!r}")
     if value < minimum:
         raise ValueError(f"{name} must be at least {minimum}, got {value}")
+    if int(value) > maximum:
+        raise ValueError(f"{name} must be at most {maximum}, got {show_integer(int(value))}")
     return int(value)
+
+
+def show_integer(value: int) -> str:
+    """Return an integer as text, a long one by how long it is."""
+    return str(value) if value.bit_length() < 200 else f"an integer of {value.bit_length()} bits"
+
+
+def check_seed(seed: Any) -> int:
+    """Return a seed as an int of 64 bits; see `check_integer`."""
+    return check_integer(seed, "seed", 0, (1 << 64) - 1)
 
 
 def check_real(value: Any, name: str, *, minimum: float = 0.0, strict: bool = False) -> float:
     """Return `value` as a finite float of at least (`strict`: above) `minimum`, or raise naming the argument."""
     if isinstance(value, bool) or not isinstance(value, numbers.Real):
         raise TypeError(f"{name} must be a number, got {value!r}")
-    value = float(value)
+    try:
+        value = float(value)
+    except OverflowError:
+        raise ValueError(f"{name} must be in the range of float64, got {show_integer(int(value))}") from None
     if not math.isfinite(value) or value < minimum or (strict and value == minimum):
         raise ValueError(f"{name} must be finite and {'above' if strict else 'at least'} {minimum:g}, got {value}")
     return value
@@ -86,7 +102,7 @@ def check_share(value: Any, name: str) -> float:
 
 def check_choice(value: Any, name: str, choices: tuple[str, ...]) -> str:
     """Return `value`, one of `choices`, or raise a ValueError that lists them."""
-    if value not in choices:
+    if not isinstance(value, str) or value not in choices:
         raise ValueError(f"{name} must be one of {', '.join(map(repr, choices))}, got {value!r}")
     return str(value)
 
@@ -304,7 +320,7 @@ def check_options(given: Mapping[str, Any]) -> Options:
     """
     unobserved, biases, callback = given["unobserved"], given["biases"], given["callback"]
     max_epochs, max_seconds = given["max_epochs"], given["max_seconds"]
-    if biases != "auto" and not isinstance(biases, bool | np.bool_):
+    if not isinstance(biases, bool | np.bool_ | str) or (isinstance(biases, str) and biases != "auto"):
         raise ValueError(f"biases must be True, False or 'auto', got {biases!r}")
     if callback is not None and not callable(callback):
         raise TypeError(f"callback must be callable, got {callback!r}")
@@ -322,7 +338,7 @@ def check_options(given: Mapping[str, Any]) -> Options:
     if pace is not None and any(l1_penalty):
         raise ValueError("learning_rate must be one number, or 'auto', where there is an l1_regularization")
     return Options(
-        rank=check_integer(given["rank"], "rank", 1),
+        rank=check_integer(given["rank"], "rank", 1, MOST_COLUMNS),
         loss=known,
         biases=unobserved == "missing" and not any(signs) if isinstance(biases, str) else bool(biases),
         penalty=penalty,
@@ -332,6 +348,6 @@ def check_options(given: Mapping[str, Any]) -> Options:
         pace=pace,
         max_epochs=None if max_epochs is None else check_integer(max_epochs, "max_epochs", 1),
         max_seconds=math.inf if max_seconds is None else check_real(max_seconds, "max_seconds", strict=True),
-        seed=check_integer(given["seed"], "seed", 0),
+        seed=check_seed(given["seed"]),
         callback=callback,
     )

@@ -96,6 +96,11 @@ def choose_rank(observed: Observations, rank: int) -> int:
     return min(rank, max(_LEAST_RANK, observed.n_entries // sum(observed.shape)))
 
 
+def _as_single(variances: NDArray[Any]) -> NDArray[np.float32]:
+    """Return variances in single precision: what it has no number for as its largest."""
+    return np.minimum(variances, np.finfo(np.float32).max).astype(np.float32)
+
+
 @dataclass(frozen=True)
 class Parts:
     """What a model of samples is made of: a plain fit, and what was kept of the sweeps that start there."""
@@ -119,8 +124,8 @@ class Parts:
             "std": std,
             "row_draws": average.row_draws,
             "col_draws": average.col_draws,
-            "row_noise": average.row_noise.astype(np.float32),
-            "col_noise": average.col_noise.astype(np.float32),
+            "row_noise": _as_single(average.row_noise),
+            "col_noise": _as_single(average.col_noise),
             "quantiles": ndtri(LEVELS),
         }
         return replace(plain, U=U / root, V=V / root, row_bias=biases[0], col_bias=biases[1], posterior=posterior)

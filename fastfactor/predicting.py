@@ -10,7 +10,7 @@ from numpy.typing import ArrayLike, NDArray
 from fastfactor.kernels.predict import predict_pairs
 from fastfactor.kernels.simd import Spec, Static
 from fastfactor.kernels.update import Factors
-from fastfactor.options import check_real
+from fastfactor.options import check_flag, check_real
 from fastfactor.threads import launch
 
 
@@ -51,7 +51,7 @@ class Predicting:
         """
         from fastfactor.posterior import check_sampled, predict_std
 
-        if return_std:
+        if check_flag(return_std, "return_std"):
             check_sampled(self, "return_std")
         r, c, shape = self._broadcast(rows, cols)
         predictions = self._predict_pairs(r, c).reshape(shape)

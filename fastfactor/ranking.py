@@ -12,7 +12,7 @@ from fastfactor.kernels.topn import Seen
 from fastfactor.matrix.inputs import is_sparse
 from fastfactor.matrix.labelled import Labelled, mark_stored
 from fastfactor.matrix.structure import check_structure
-from fastfactor.options import check_integer
+from fastfactor.options import MOST_COLUMNS, check_integer
 from fastfactor.solvers.top import Ranked, select_top
 
 if TYPE_CHECKING:
@@ -25,7 +25,7 @@ def recommend(
     model: Factorization, rows: ArrayLike, n: int = 10, exclude: Any = None, n_threads: int | None = None
 ) -> Ranked:
     """Return the n columns of highest prediction for each row, best first; see `Factorization.recommend`."""
-    positions, n = model._positions(rows, 0, "rows"), check_integer(n, "n", 1)
+    positions, n = model._positions(rows, 0, "rows"), check_integer(n, "n", 1, MOST_COLUMNS)
     if model.U.dtype.kind == "c":
         raise TypeError(f"the predictions of a model of dtype {model.U.dtype} are complex and have no order")
     if isinstance(exclude, Labelled):
@@ -45,7 +45,7 @@ def find_similar(M: Array, positions: NDArray[np.int64], n: int, n_threads: int 
 
     For complex M it is the real part of the inner product that is compared; rows of zeros have cosine 0 with all.
     """
-    n = check_integer(n, "n", 1)
+    n = check_integer(n, "n", 1, MOST_COLUMNS)
     units = _as_units(M)
     own = np.arange(len(positions) + 1, dtype=np.int64)
     cols, scores = select_top(units, units, positions, Seen(positions, own[:-1], own[1:]), n, n_threads)

@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.sparse.linalg import LinearOperator
 
+from fastfactor.options import check_choice, check_real
 from fastfactor.solvers.dispatch import choose_signs
 
 Array = NDArray[Any]
@@ -160,8 +161,7 @@ class SVDResult:
         >>> w.round(6).tolist()
         [9.0, 4.0]
         """
-        if side not in ("left", "right"):
-            raise ValueError(f"side must be 'left' or 'right', got {side!r}")
+        check_choice(side, "side", ("left", "right"))
         return self.s**2, self.U if side == "left" else self.Vt.conj().T
 
     def pinv(self, rcond: float | None = None) -> LinearOperator:
@@ -192,8 +192,7 @@ class SVDResult:
         n_rows, n_cols = len(self.U), self.Vt.shape[1]
         if rcond is None:
             rcond = max(n_rows, n_cols) * float(np.finfo(self.s.dtype).eps)
-        if not rcond >= 0.0:
-            raise ValueError(f"rcond must be a number >= 0, got {rcond}")
+        rcond = check_real(rcond, "rcond")
         kept = self.s > rcond * self.s.max(initial=0.0)
         U, Vt = self.U[:, kept], self.Vt[kept]
         inverse = (1.0 / self.s[kept])[:, None]

@@ -18,6 +18,7 @@ from fastfactor.api import fit
 from fastfactor.decomposition import pca, svd
 from fastfactor.matrix.inputs import is_sparse
 from fastfactor.matrix.structure import check_structure
+from fastfactor.options import check_integer
 
 __all__ = ["PCA", "MatrixFactorization", "RatingRegressor", "TruncatedSVD"]
 
@@ -193,7 +194,7 @@ class MatrixFactorization(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Bas
         X = self._validate(X, reset=True)
         self.model_ = fit(
             X,
-            self.n_components,
+            check_integer(self.n_components, "n_components", 1),
             unobserved=self.unobserved,
             regularization=self.regularization,
             biases=False,

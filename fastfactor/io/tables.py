@@ -170,7 +170,7 @@ class FrameSource:
 
     def feed(self, places: Sequence[int], collector: Collector) -> None:
         """Give all lines to the collector."""
-        chosen = self.frame.select([self.frame.columns[place] for place in places]).to_arrow()
+        chosen = self.frame[:, list(places)].to_arrow()  # by place: pandas has names that are no text
         batches = iter(chosen.to_batches(max_chunksize=_BATCH))
         add_batches(batches, range(len(places)), [self.names[place] for place in places], collector)
 

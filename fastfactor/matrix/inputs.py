@@ -291,7 +291,7 @@ def as_observations(X: Any, *, shape: Any = None, duplicates: str = "error", nam
     ValueError
         If it is not 2-D, is empty, has no observed entry, NaN or infinity stored, indices out of range, or duplicates.
     """
-    if duplicates not in DUPLICATES:
+    if not isinstance(duplicates, str) or duplicates not in DUPLICATES:
         raise ValueError(f"duplicates must be one of {', '.join(DUPLICATES)}, got {duplicates!r}")
     X, shape = without_ids(X, shape)
     if isinstance(X, StoredGrid):

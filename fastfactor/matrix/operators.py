@@ -23,7 +23,7 @@ from fastfactor.matrix.values import check_finite, find_largest, power_of_two
 Array = NDArray[Any]
 
 
-def check_matrix(A: Any) -> None:
+def check_matrix(A: Any, name: str = "A") -> None:
     """Raise what scipy's svds raises for what it cannot decompose.
 
     Raises
@@ -33,7 +33,13 @@ def check_matrix(A: Any) -> None:
     ValueError
         If it is not two-dimensional, not numeric, or empty.
     """
-    dtype = A.dtype if is_sparse(A) and A.ndim == 2 else aslinearoperator(A).dtype
+    try:
+        dtype = A.dtype if is_sparse(A) and A.ndim == 2 else aslinearoperator(A).dtype
+    except TypeError as error:
+        expected = "an array, a sparse matrix or a LinearOperator"
+        raise TypeError(f"{name} must be {expected}, got {type(A).__name__} ({error})") from None
+    except ValueError as error:
+        raise ValueError(f"{name} must be 2-D, got shape {A.shape} ({error})") from None
     if not np.issubdtype(dtype, np.number):
         raise ValueError("`A` must be of numeric data type.")
     if 0 in A.shape:

@@ -34,15 +34,17 @@ def as_index(index: Any, name: str) -> NDArray[Any]:
     Raises
     ------
     TypeError, ValueError
-        If it does not hold integers, or is not 1-D.
+        If it does not hold integers, or one that int64 has no room for, has a mask, or is not 1-D.
     """
-    index = np.asarray(index)
+    index = as_array(index, name)
     if index.size == 0 and index.dtype.kind == "f":
         index = index.astype(np.int64)
     if index.dtype.kind not in "iu":
         raise TypeError(f"{name} must hold integers, got dtype {index.dtype}")
     if index.ndim != 1:
         raise ValueError(f"{name} must be 1-D, got {index.ndim}-D")
+    if index.dtype == np.uint64 and index.size and index.max() > np.iinfo(np.int64).max:
+        raise ValueError(f"{name} holds {index.max()}, which is no index")
     return index.astype(np.int32 if index.dtype.itemsize < 4 or index.dtype == np.int32 else np.int64, copy=False)
 
 

@@ -105,7 +105,7 @@ def test_options_of_a_fit(name, value):
         ff.fit(A, **({"rank": 2} | PLAIN | {name: value}))
 
 
-@pytest.mark.parametrize("X", [b"abc", None, "a.npz", {1: 2}, [[1.0], [1.0, 2.0]], [object()]], ids=str)
+@pytest.mark.parametrize("X", [b"abc", None, "a.npz", {1: 2}, [[1.0], [1.0, 2.0]], [object()]])
 def test_what_is_no_matrix_beside_a_checkpoint(tmp_path, X):
     """Arguments are described for the checkpoint before anybody has looked at them."""
     for name in ("X", "sample_weight"):
@@ -132,7 +132,7 @@ def test_options_of_decompositions(name, value):
             function(A, **({"k": 2} | {name: value}))
 
 
-@pytest.mark.parametrize("value", FLAGS, ids=str)
+@pytest.mark.parametrize("value", FLAGS)
 def test_flags(model, value):
     """What is no bool was taken for True, so "no" for yes."""
     for name, call in (

@@ -187,7 +187,7 @@ def predict_std(model: Factorization, rows: Array, cols: Array) -> Array:
         r, c = rows[first : first + _PAIRS], cols[first : first + _PAIRS]
         R, C = posterior["row_draws"][r].astype(np.float32), posterior["col_draws"][c].astype(np.float32)
         samples = np.einsum("isk,isk->is", R[:, :, :-2], C[:, :, :-1]) + R[:, :, -2] + R[:, :, -1] * C[:, :, -1]
-        noise = posterior["row_noise"][r] * posterior["col_noise"][c]
+        noise = posterior["row_noise"][r].astype(np.float64) * posterior["col_noise"][c]
         out[first : first + _PAIRS] = posterior["std"] * np.sqrt(samples.var(axis=1, dtype=np.float64) + noise)
     return out
 

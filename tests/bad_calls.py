@@ -286,8 +286,8 @@ def call_estimators(stage):
     else:
         model = getattr(sklearn, which)(1).fit(X)
         check_finite(model.components_)
-        # scikit-learn adds up before it takes the mean away.
-        if np.abs(np.nan_to_num(stage.case.truth)).max(initial=0.0) < 1e307:
+        largest = np.abs(np.nan_to_num(stage.case.truth)).max(initial=0.0)
+        if largest < 1e307:  # scikit-learn adds up before it takes the mean away
             check_finite(model.transform(X))
 
 

@@ -75,8 +75,13 @@ def test_what_is_no_matrix(name, X):
 
 
 @pytest.mark.parametrize("name", ["svd", "svds", "pca"])
-@pytest.mark.parametrize("X", [np.ones((2, 2, 2)), sp.coo_array(np.ones(3)), sp.coo_array(np.ones((2, 2, 2)))])
-def test_what_is_not_2d(name, X):
+@pytest.mark.parametrize("make", [np.asarray, sp.coo_array])
+@pytest.mark.parametrize("shape", [(3,), (2, 2, 2)])
+def test_what_is_not_2d(name, make, shape):
+    try:
+        X = make(np.ones(shape))
+    except ValueError:
+        pytest.skip("this scipy has no such arrays")
     with pytest.raises(ValueError, match=r"^[AX] must be 2-D, got shape \("):
         getattr(ff, name)(X, 1)
 

@@ -110,6 +110,17 @@ def test_components_are_those_of_memory(matrix, tmp_path, monkeypatch, form, wid
         np.testing.assert_allclose(getattr(found, name), getattr(expected, name), rtol=1e-10, atol=1e-14)
 
 
+@pytest.mark.parametrize("size", [1e-200, 1e245])
+@pytest.mark.parametrize("form", ["csr", "csc"])
+def test_squares_of_what_lies_in_files_neither_overflow_nor_vanish(matrix, tmp_path, size, form):
+    A = map_arrays(matrix.asformat(form) * size, tmp_path / "arrays")
+    for scale in (False, True):
+        found, expected = ff.pca(A, K, scale=scale), ff.pca(matrix.toarray(), K, scale=scale)
+        np.testing.assert_allclose(found.s / (1 if scale else size), expected.s, rtol=1e-9)
+        np.testing.assert_allclose(found.mean / size, expected.mean, rtol=1e-10)
+        np.testing.assert_allclose(np.abs(np.sum(found.Vt * expected.Vt, axis=1)), 1.0, rtol=1e-8)
+
+
 def test_duplicates_count_as_their_sum(tmp_path):
     rng = np.random.default_rng(1)
     indices, indptr = rng.integers(0, 150, 6000).astype(np.int32), np.arange(0, 6001, 10).astype(np.int32)

@@ -95,6 +95,18 @@ def sum_columns(operand: Operand, is_adjoint: bool) -> Array:
     return np.asarray(product[:, 0] / operand.scale)
 
 
+def _sum_in_double(X: Any) -> Array:
+    """Return the sums of the columns of an array or a CSR matrix; scipy sums single precision in single precision."""
+    wide = np.result_type(X.dtype, np.float64)
+    if not is_sparse(X):
+        return np.asarray(X.sum(axis=0, dtype=wide))
+    sums = np.zeros(X.shape[1], wide)
+    sums.real = np.bincount(X.indices, X.data.real, X.shape[1])
+    if wide.kind == "c":
+        sums.imag = np.bincount(X.indices, X.data.imag, X.shape[1])
+    return sums
+
+
 def sum_squares(X: Any, mean: Array) -> Array:
     """Return the sum of |x - mean|^2 of each column of an array or a CSR matrix without duplicates."""
     if not is_sparse(X):
@@ -131,7 +143,7 @@ def centre_columns(X: Any, center: bool, scale: bool, n_threads: int, needs_dens
     if unit != 1.0:
         X = X.astype(np.result_type(X.dtype, np.float64)) * unit
     n_rows = X.shape[0]
-    mean = np.asarray(X.sum(axis=0, dtype=np.result_type(X.dtype, np.float64))).ravel() / n_rows
+    mean = _sum_in_double(X) / n_rows
     squares = sum_squares(X, mean) if scale else None
     if not is_sparse(X) or is_small:
         deviation = np.ones(X.shape[1]) if squares is None else _find_deviation(squares, mean, n_rows, unit)
@@ -180,14 +192,18 @@ def _centre_stream(X: Any, center: bool, scale: bool) -> Centred:
     """Centre what lies in files: one reading for the means, one for the deviations."""
     is_adjoint = X.shape[0] < X.shape[1]
     operand = as_stream(X, is_adjoint)
+    unit = power_of_two(1 / operand.scale)  # where squares would overflow or vanish
+    operand.scale /= unit
     mean = sum_columns(operand, is_adjoint) / X.shape[0]
-    squares = _sum_stream(walk_pieces(X), X, mean) if scale else None
-    return centre(lambda rng: operand, X.shape[0], mean, squares, measure_stream(X), center)
+    squares = _sum_stream(walk_pieces(X), X, mean, unit) if scale else None
+    return centre(lambda rng: operand, X.shape[0], mean, squares, measure_stream(X) * unit, center, unit)
 
 
-def _sum_stream(pieces: Iterable[tuple[int, int, Any]], X: Any, mean: Array) -> Array:
+def _sum_stream(pieces: Iterable[tuple[int, int, Any]], X: Any, mean: Array, unit: float) -> Array:
     squares = np.zeros(X.shape[1])
     for start, stop, piece in pieces:
+        if unit != 1.0:
+            piece = piece.astype(np.result_type(piece.dtype, np.float64)) * unit
         if X.format == "csr":
             squares += sum_squares(piece, mean)
         else:  # the piece holds columns, as rows

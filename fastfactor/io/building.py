@@ -42,7 +42,7 @@ from fastfactor.matrix.structure import check_indptr
 from fastfactor.options import check_memory, check_seed, refuse_beyond
 
 # What building takes: measured from 5 to 100 million entries (docs/out_of_core.md).
-_PIECES = 84e6  # 40 bytes for each entry of a piece
+_PIECES = 134e6  # 40 bytes for each entry of a piece, and 12 for those that are read meanwhile
 _BATCHES = 3e8  # of a table: as Arrow has them, as they are read, and what its allocator keeps
 _PER_SIDE = 100  # bytes for each row and column
 

@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 PIECE = 1 << 22  # entries read at a time; fixed, since sums are kept per piece
-_AHEAD = 1  # pieces that are read while one is worked on
+PIECES_AHEAD = 1  # pieces that are read while one is worked on
 _STEP = 1 << 20  # entries that are waited for in one call
 _CAN_ADVISE = hasattr(mmap.mmap, "madvise") and hasattr(mmap, "MADV_DONTNEED")
 
@@ -141,12 +141,12 @@ def walk_rows(indptr: NDArray[Any], arrays: Sequence[NDArray[Any]]) -> Iterator[
                 touch_pages(array, first, min(first + _STEP, stop))
 
     with ThreadPoolExecutor(1) as reader:
-        for part in entries[:_AHEAD]:
-            reader.submit(read, *part)
+        reads = [reader.submit(read, *part) for part in entries[:PIECES_AHEAD]]
         for i, part in enumerate(entries):
-            if i + _AHEAD < len(entries):
-                reader.submit(read, *entries[i + _AHEAD])
+            reads += [reader.submit(read, *part) for part in entries[i + PIECES_AHEAD : i + PIECES_AHEAD + 1]]
             yield ranges[i]
+            if not reads[i].cancel():
+                reads[i].result()  # pages that are touched after they were dropped would stay
             for array in arrays:
                 drop_pages(array, *part)
 

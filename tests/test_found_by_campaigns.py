@@ -6,6 +6,7 @@ import zipfile
 import numpy as np
 import pytest
 import scipy.sparse as sp
+import spectra_calls
 from hostile_files import write_npy
 from test_bad_input import coo, csc, csr
 from test_storage import forge, make_model
@@ -336,3 +337,19 @@ def test_variances_beyond_single_precision_are_its_largest():
     model = ff.fit(np.array([[np.nan, -9.27830076e29]]), 3, posterior_samples=2, max_epochs=2)
     assert np.isfinite(model.posterior["row_noise"]).all()
     assert np.isfinite(model.predict(0, 0, return_std=True)).all()
+
+
+@pytest.mark.parametrize(
+    "number",
+    [
+        701129,  # means of sparse columns were summed in single precision
+        702401,  # squares overflowed in pca of a matrix in files
+        703806,  # LAPACK found no representation of a graded Gram matrix
+        *(703846, 704132, 712190, 712271, 712495),  # residuals from inner products over the smaller of two values
+    ],
+)
+def test_spectra(number, tmp_path, monkeypatch):
+    for (module, name), usual in zip(spectra_calls.SWITCHES, spectra_calls.USUAL, strict=True):
+        monkeypatch.setattr(module, name, usual)  # the case sets them
+    outcome, fault = spectra_calls.try_case(number, tmp_path)
+    assert fault is None, outcome

@@ -164,12 +164,21 @@ def _decompose_gram(operand: Operand, search: Search) -> Ritz:
         eye = np.eye(n, pad(n, BLOCK), dtype=operand.dtype)
         gram, n_passes = operand.adjoint(operand.multiply(eye))[:, :n], pad(n, BLOCK) // BLOCK
     if search.largest:
-        theta, V = scipy.linalg.eigh(gram, subset_by_index=[n - k, n - 1], driver="evr", check_finite=False)
-        theta, V = theta[::-1], V[:, ::-1]
+        theta, V = _find_largest_pairs(gram, k)
     else:
         theta, V = np.linalg.eigh(gram)
     V = pad_matrix(V[:, :k])
     return Ritz(theta[:k], V * find_phases(V), float(np.abs(theta).max()), n_passes)
+
+
+def _find_largest_pairs(gram: Array, k: int) -> tuple[Array, Array]:
+    """Return the k largest eigenvalues of a Hermitian matrix, the largest first, and vectors."""
+    n = len(gram)
+    try:
+        theta, V = scipy.linalg.eigh(gram, subset_by_index=[n - k, n - 1], driver="evr", check_finite=False)
+    except np.linalg.LinAlgError:  # of relatively robust representations there are none for some graded matrices
+        theta, V = np.linalg.eigh(gram)
+    return theta[: -k - 1 : -1], V[:, : -k - 1 : -1]
 
 
 def _finish(operand: Operand, ritz: Ritz, search: Search) -> Triplets:
@@ -184,6 +193,7 @@ def _finish(operand: Operand, ritz: Ritz, search: Search) -> Triplets:
     if s.min() > STEEP * norm:
         U, Z = operand.triplets(ritz.V, np.pad(s, (0, ritz.V.shape[1] - k)))
         E = inner_products(ritz.V, Z, k) / s[:, None]
+        E = np.where(s[:, None] >= s, E, E.conj().T)  # of the two values of an entry that over the larger s is accurate
         E = (E + E.conj().T) / 2 - np.eye(k)
         if np.abs(E).max() <= 1e-7:
             return _mend(operand, U, Z, ritz, s, E, search)

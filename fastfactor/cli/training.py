@@ -271,6 +271,7 @@ def _compile_svd(k: int, dtype: str) -> None:
     from fastfactor import decomposition
 
     shape = (6 * k + 1500, 4 * k + 1200)
-    X: Any = sp.random_array(shape, density=20 / shape[1], rng=np.random.default_rng(0), format="csr", dtype=dtype)
+    values = np.random.default_rng(0).random(shape)
+    X: Any = sp.csr_array(np.where(values < 20 / shape[1], values, 0).astype(dtype))
     for A in (X, sp.csr_array(X.T), X.toarray(), X.T.toarray()):
         decomposition.svd(A, k)

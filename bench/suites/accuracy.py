@@ -28,18 +28,23 @@ ALWAYS_ALLOWED = 2.0  # seconds
 
 
 def run(recorder: Recorder) -> None:
+    for name, train, validation, test in walk_ratings(recorder):
+        entrants = {OURS: _Entrant(_fit_ours(recorder.n_threads))}
+        entrants |= {name_rank(rank): _Entrant(_fit_ours(recorder.n_threads, rank=rank)) for rank in RANKS}
+        for peer, recipe in _tuned_peers(recorder, name, train.tocsr(), validation):
+            entrants[peer.name] = _Entrant(_fit_peer(peer, recipe))
+        _judge(recorder, name, entrants, (train + validation).tocsr(), test)
+
+
+def walk_ratings(recorder: Recorder) -> Iterator[tuple[str, sp.coo_matrix, sp.coo_matrix, sp.coo_matrix]]:
+    """Yield the name of each set of ratings at hand, and its entries to fit, to tune and to test on."""
     for name in QUICK_MATRICES if recorder.quick else MATRICES:
         try:
             matrix = data.load(name)
         except data.MissingDataError as error:
             recorder.skip(name, str(error))
             continue
-        train, validation, test = data.split(matrix.astype(np.float32))
-        entrants = {OURS: _Entrant(_fit_ours(recorder.n_threads))}
-        entrants |= {name_rank(rank): _Entrant(_fit_ours(recorder.n_threads, rank=rank)) for rank in RANKS}
-        for peer, recipe in _tuned_peers(recorder, name, train.tocsr(), validation):
-            entrants[peer.name] = _Entrant(_fit_peer(peer, recipe))
-        _judge(recorder, name, entrants, (train + validation).tocsr(), test)
+        yield name, *data.split(matrix.astype(np.float32))
 
 
 @dataclass

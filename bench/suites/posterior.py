@@ -7,9 +7,9 @@ import numpy as np
 import scipy.sparse as sp
 
 import fastfactor as ff
-from bench import data, timing
+from bench import timing
 from bench.record import Recorder
-from bench.suites.accuracy import MATRICES, QUICK_MATRICES, SEEDS
+from bench.suites.accuracy import SEEDS, walk_ratings
 
 DESCRIPTION = "test RMSE, intervals and seconds of posterior_samples=50 beside the plain fit, on real ratings"
 
@@ -19,13 +19,7 @@ COVERAGE = 0.8
 
 
 def run(recorder: Recorder) -> None:
-    for name in QUICK_MATRICES if recorder.quick else MATRICES:
-        try:
-            matrix = data.load(name)
-        except data.MissingDataError as error:
-            recorder.skip(name, str(error))
-            continue
-        train, validation, test = data.split(matrix.astype(np.float32))
+    for name, train, validation, test in walk_ratings(recorder):
         _judge(recorder, name, (train + validation).tocsr(), test)
 
 

@@ -13,6 +13,7 @@ import scipy.sparse as sp
 from numpy.typing import NDArray
 
 from fastfactor.blas import aligned_zeros, one_blas_thread, pad
+from fastfactor.kernels.rows import MOST_ROWS
 from fastfactor.matrix.centring import sum_squares
 from fastfactor.matrix.dense import DenseOperand
 from fastfactor.matrix.inputs import as_observations, is_sparse
@@ -140,7 +141,7 @@ def add_tree(terms: list[Array], add: Any = np.add) -> Any:
 
 def gram_parts(parts: list[Part], X: Array, scale: float) -> Array:
     """Return A^H (A X) for the rows A of some parts."""
-    n, wide = len(X), np.zeros((pad(len(X), 4), BLOCK), X.dtype)
+    n, wide = len(X), np.zeros((pad(len(X), MOST_ROWS), BLOCK), X.dtype)
     wide[:n] = X
     found = []
     with using_threads(1), one_blas_thread():

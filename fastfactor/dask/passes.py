@@ -23,6 +23,7 @@ from fastfactor.dask.parts import (
 )
 from fastfactor.dask.sources import as_parts
 from fastfactor.decomposition import as_components, as_search, certify, choose_precision
+from fastfactor.kernels.rows import MOST_ROWS
 from fastfactor.matrix.centring import centre, sum_columns
 from fastfactor.matrix.operand import Operand, invert
 from fastfactor.matrix.streaming import AdjointOperand
@@ -83,7 +84,7 @@ class DaskOperand(Operand):
             )
 
         found = retrying(work)
-        U, Z = np.zeros((pad(self.m, 4), V.shape[1]), V.dtype), np.zeros_like(V)
+        U, Z = np.zeros((pad(self.m, MOST_ROWS), V.shape[1]), V.dtype), np.zeros_like(V)
         np.concatenate([part for part, _ in found], out=U[: self.m])
         Z[: self.n] = add_tree([part for _, part in found])
         return U, Z

@@ -3,9 +3,9 @@
 A tall matrix lies in blocks of columns: Q[b, r, j] is row r of column b width + j. A Krylov basis has blocks of
 `static.lanes` columns, each of which streams through the caches by itself; a matrix in C order is one wide block.
 
-Rows are taken four at a time, so that each small matrix is read once for four rows, and in fixed slices with their own
-partial sums, so that results do not depend on the number of threads. The slices' boundaries `starts`
-are multiples of four; rows of zeros at the end change nothing.
+Rows are taken several at a time (rows.py), so that each small matrix is read once for them, and in fixed slices with
+their own partial sums, so that results do not depend on the number of threads. The slices' boundaries `starts`
+are multiples of MOST_ROWS; rows of zeros at the end change nothing.
 """
 
 from __future__ import annotations
@@ -14,66 +14,31 @@ import numpy as np
 from numba import prange
 
 from fastfactor.kernels.compiling import kernel, parallel_kernel
+from fastfactor.kernels.rows import ROWS, along, down, load_rows, store_rows, zero_rows
 from fastfactor.kernels.simd import conj, load, store, zeros
 
 TILE = 64  # rows of a block that are read before the next block's: with fewer, too many streams take turns
 
 
 @kernel
-def quad(r):
-    """Return r to r + 3, unsigned, so that nothing looks for negative indices."""
-    first = np.uint64(r)
-    return first, first + np.uint64(1), first + np.uint64(2), first + np.uint64(3)
-
-
-@kernel
-def load_quad(M, r, q, static):
-    """Return rows r to r + 3 of chunk q of M."""
-    r0, r1, r2, r3 = quad(r)
-    return load(M, r0, q, static), load(M, r1, q, static), load(M, r2, q, static), load(M, r3, q, static)
-
-
-@kernel
-def store_quad(M, r, q, w0, w1, w2, w3, static):
-    """Store rows r to r + 3 of chunk q of M."""
-    r0, r1, r2, r3 = quad(r)
-    store(M, r0, q, w0, static)
-    store(M, r1, q, w1, static)
-    store(M, r2, q, w2, static)
-    store(M, r3, q, w3, static)
-
-
-@kernel
 def add_products(Q, b, Z, start, stop, C, q, static):
     """C[p] += sum_r conj(Q[r, p]) Z[r] for rows start:stop and the columns p of block b, chunk q of C and Z."""
     b, width = np.uint64(b), np.uint64(Q.shape[2])
-    for r in range(start, stop, 4):
-        z0, z1, z2, z3 = load_quad(Z, r, q, static)
-        r0, r1, r2, r3 = quad(r)
-        for j in range(width):
-            p = b * width + j
-            c = load(C, p, q, static)
-            c = c + conj(Q[b, r0, j]) * z0
-            c = c + conj(Q[b, r1, j]) * z1
-            c = c + conj(Q[b, r2, j]) * z2
-            c = c + conj(Q[b, r3, j]) * z3
-            store(C, p, q, c, static)
+    for j in range(np.uint64(0), width, np.uint64(ROWS)):
+        c = load_rows(C, b * width + j, q, static)
+        for r in range(np.uint64(start), np.uint64(stop)):
+            c = c + conj(along(Q[b], r, j, C, static)) * load(Z, r, q, static)
+        store_rows(C, b * width + j, q, c, static)
 
 
 @kernel
 def combine(Q, lo, hi, r, C, q, static):
-    """Return sum_p Q[r + i, p] C[p] for i = 0..3 and the columns p of blocks lo:hi, chunk q of C."""
-    w0, w1, w2, w3 = zeros(C, static), zeros(C, static), zeros(C, static), zeros(C, static)
-    r0, r1, r2, r3 = quad(r)
-    width = np.uint64(Q.shape[2])
+    """Return sum_p Q[r + i, p] C[p] for i = 0, 1, ... and the columns p of blocks lo:hi, chunk q of C."""
+    w, width = zero_rows(C, static), np.uint64(Q.shape[2])
     for b in range(np.uint64(lo), np.uint64(hi)):
         for j in range(width):
-            c = load(C, b * width + j, q, static)
-            w0 = w0 + Q[b, r0, j] * c
-            w1 = w1 + Q[b, r1, j] * c
-            w2 = w2 + Q[b, r2, j] * c
-            w3 = w3 + Q[b, r3, j] * c
-    return w0, w1, w2, w3
+            w = w + down(Q[b], np.uint64(r), j, C, static) * load(C, b * width + j, q, static)
+    return w
 
 
 @kernel
@@ -103,10 +68,9 @@ def collect(Q, head, lo, hi, n_sums, starts, C, S, signs, static):
                 add_products(Q, b, W, start, stop, C_t, 0, static)
             for b in range(lo, hi):
                 add_products(Q, b, W, start, stop, C_t, 0, static)
-            for r in range(start, stop, 4):
-                s0, s1, s2, s3 = load_quad(S_t, r, 0, static)
-                d0, d1, d2, d3 = combine(Q, hi - 1, hi, r, signs, 0, static)
-                store_quad(S_t, r, 0, s0 + d0, s1 + d1, s2 + d2, s3 + d3, static)
+            for r in range(start, stop, ROWS):
+                s = load_rows(S_t, r, 0, static)
+                store_rows(S_t, r, 0, s + combine(Q, hi - 1, hi, r, signs, 0, static), static)
 
 
 @parallel_kernel
@@ -118,11 +82,9 @@ def subtract(Q, head, lo, hi, D, starts, S, K, M, static):
         M_t[:] = 0
         for start in range(starts[t], starts[t + 1], TILE):
             stop = min(start + TILE, starts[t + 1])
-            for r in range(start, stop, 4):
-                w0, w1, w2, w3 = load_quad(W, r, 0, static)
-                d0, d1, d2, d3 = combine(Q, lo, hi, r, D, 0, static)
-                e0, e1, e2, e3 = combine(Q, 0, head, r, D, 0, static)
-                store_quad(W, r, 0, w0 - (d0 + e0), w1 - (d1 + e1), w2 - (d2 + e2), w3 - (d3 + e3), static)
+            for r in range(start, stop, ROWS):
+                d = combine(Q, lo, hi, r, D, 0, static) + combine(Q, 0, head, r, D, 0, static)
+                store_rows(W, r, 0, load_rows(W, r, 0, static) - d, static)
             add_products(S, 0, W, start, stop, K_t, 0, static)
             add_products(own, 0, W, start, stop, M_t, 0, static)
 
@@ -135,31 +97,28 @@ def transform(Q, b, T, starts, M, static):
         M_t[:] = 0
         for start in range(starts[t], starts[t + 1], TILE):
             stop = min(start + TILE, starts[t + 1])
-            for r in range(start, stop, 4):
-                x0, x1, x2, x3 = combine(own, 0, 1, r, T, 0, static)
-                store_quad(X, r, 0, x0, x1, x2, x3, static)
+            for r in range(start, stop, ROWS):
+                store_rows(X, r, 0, combine(own, 0, 1, r, T, 0, static), static)
             add_products(own, 0, X, start, stop, M_t, 0, static)
 
 
 @kernel
-def rotate_quad(Q, n_blocks, r, Y, tile, static):
-    """Rows r to r + 3 of Q = those of Q Y, of the first blocks; `tile`, (1, 4, columns of Y), keeps a copy of them."""
+def rotate_rows(Q, n_blocks, r, Y, tile, static):
+    """ROWS rows of Q from r on = those of Q Y, of the first blocks; `tile`, (1, ROWS, columns of Y), keeps a copy."""
     for q in range(Y.shape[1] // static.lanes):
-        w0, w1, w2, w3 = combine(Q, 0, n_blocks, r, Y, q, static)
-        store_quad(tile[0], 0, q, w0, w1, w2, w3, static)
+        store_rows(tile[0], 0, q, combine(Q, 0, n_blocks, r, Y, q, static), static)
     chunks = Q.shape[2] // static.lanes
     for b in range(Y.shape[1] // Q.shape[2]):
         for q in range(chunks):
-            w0, w1, w2, w3 = load_quad(tile[0], 0, b * chunks + q, static)
-            store_quad(Q[b], r, q, w0, w1, w2, w3, static)
+            store_rows(Q[b], r, q, load_rows(tile[0], 0, b * chunks + q, static), static)
 
 
 @parallel_kernel
 def rotate(Q, n_blocks, Y, starts, tiles, static):
     """Q = Q Y of the first blocks, in place, as many columns as Y has; slice t works on tiles[t]."""
     for t in prange(len(starts) - 1):
-        for r in range(starts[t], starts[t + 1], 4):
-            rotate_quad(Q, n_blocks, r, Y, tiles[t], static)
+        for r in range(starts[t], starts[t + 1], ROWS):
+            rotate_rows(Q, n_blocks, r, Y, tiles[t], static)
 
 
 @parallel_kernel
@@ -170,25 +129,22 @@ def restart(Q, n_blocks, Y, starts, tiles, S, signs, static):
     """
     for t in prange(len(starts) - 1):
         tile, S_t, kept = tiles[t], S[0], Y.shape[1] // Q.shape[2]
-        for r in range(starts[t], starts[t + 1], 4):
-            w0, w1, w2, w3 = load_quad(Q[n_blocks], r, 0, static)
-            rotate_quad(Q, n_blocks, r, Y, tile, static)
-            z = zeros(Q, static)
+        for r in range(starts[t], starts[t + 1], ROWS):
+            w = load_rows(Q[n_blocks], r, 0, static)
+            rotate_rows(Q, n_blocks, r, Y, tile, static)
             for b in range(kept + 1, Q.shape[0]):
-                store_quad(Q[b], r, 0, z, z, z, z, static)
-            store_quad(Q[kept], r, 0, w0, w1, w2, w3, static)
-            s0, s1, s2, s3 = combine(tile, 0, 1, 0, signs, 0, static)
-            store_quad(S_t, r, 0, s0, s1, s2, s3, static)
+                store_rows(Q[b], r, 0, zero_rows(Q, static), static)
+            store_rows(Q[kept], r, 0, w, static)
+            store_rows(S_t, r, 0, combine(tile, 0, 1, 0, signs, 0, static), static)
 
 
 @parallel_kernel
 def multiply(Q, n_blocks, Y, V, starts, static):
     """V = Q Y, of the first blocks."""
     for t in prange(len(starts) - 1):
-        for r in range(starts[t], starts[t + 1], 4):
+        for r in range(starts[t], starts[t + 1], ROWS):
             for q in range(V.shape[1] // static.lanes):
-                w0, w1, w2, w3 = combine(Q, 0, n_blocks, r, Y, q, static)
-                store_quad(V, r, q, w0, w1, w2, w3, static)
+                store_rows(V, r, q, combine(Q, 0, n_blocks, r, Y, q, static), static)
 
 
 @parallel_kernel

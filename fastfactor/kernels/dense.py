@@ -1,4 +1,4 @@
-"""Passes over dense matrices: V -> A^H (A V) in one reading of A, eight rows at a time (gram.py: of sparse ones).
+"""Passes over dense matrices: V -> A^H (A V) in one reading of A, ROWS rows at a time (gram.py: of sparse ones).
 
 A wide matrix need not be transposed for V -> A (A^T V): it is taken in blocks of columns that stay in a core's cache
 from the first product to the second.
@@ -11,11 +11,9 @@ from typing import Any, NamedTuple
 import numpy as np
 from numba import prange
 
-from fastfactor.kernels.basis import load_quad, quad, store_quad
 from fastfactor.kernels.compiling import kernel, parallel_kernel
+from fastfactor.kernels.rows import ROWS, down, load_rows, store_rows, sum_rows, zero_rows
 from fastfactor.kernels.simd import conj, load, store, zeros
-
-TILE = 8  # rows at a time: of four, sums would wait for each other, and the narrow matrices be read twice as often
 
 
 class DenseRows(NamedTuple):
@@ -33,44 +31,21 @@ class DenseRows(NamedTuple):
 
 
 @kernel
-def multiply_tile(values, r, lo, hi, V, first, q, static):
-    """Return the products of columns lo:hi of rows r to r + 7 with the rows of V from `first` on, chunk q."""
-    y0, y1, y2, y3 = zeros(V, static), zeros(V, static), zeros(V, static), zeros(V, static)
-    y4, y5, y6, y7 = zeros(V, static), zeros(V, static), zeros(V, static), zeros(V, static)
-    r0, r1, r2, r3 = quad(r)
-    r4, r5, r6, r7 = quad(r + 4)
+def multiply_rows(values, r, lo, hi, V, first, q, static):
+    """Return the products of columns lo:hi of ROWS rows from r on with the rows of V from `first` on, chunk q."""
+    y = zero_rows(V, static)
     for i in range(np.uint64(hi - lo)):
-        c = np.uint64(lo) + i
-        v = load(V, np.uint64(first) + i, q, static)
-        y0 = y0 + V.dtype.type(values[r0, c]) * v
-        y1 = y1 + V.dtype.type(values[r1, c]) * v
-        y2 = y2 + V.dtype.type(values[r2, c]) * v
-        y3 = y3 + V.dtype.type(values[r3, c]) * v
-        y4 = y4 + V.dtype.type(values[r4, c]) * v
-        y5 = y5 + V.dtype.type(values[r5, c]) * v
-        y6 = y6 + V.dtype.type(values[r6, c]) * v
-        y7 = y7 + V.dtype.type(values[r7, c]) * v
-    return (y0, y1, y2, y3), (y4, y5, y6, y7)
+        column = down(values, np.uint64(r), np.uint64(lo) + i, V, static)
+        y = y + column * load(V, np.uint64(first) + i, q, static)
+    return y
 
 
 @kernel
-def scatter_tile(values, r, lo, hi, y, z, G, static):
-    """Add the adjoint of columns lo:hi of rows r to r + 3 times y, and of the four after them times z, to G."""
-    (y0, y1, y2, y3), (z0, z1, z2, z3) = y, z
-    r0, r1, r2, r3 = quad(r)
-    r4, r5, r6, r7 = quad(r + 4)
+def scatter_rows(values, r, lo, hi, y, G, static):
+    """Add the adjoint of columns lo:hi of ROWS rows from r on, times y, to G."""
     for i in range(np.uint64(hi - lo)):
-        c = np.uint64(lo) + i
-        g = load(G, i, 0, static)
-        g = g + conj(G.dtype.type(values[r0, c])) * y0
-        g = g + conj(G.dtype.type(values[r1, c])) * y1
-        g = g + conj(G.dtype.type(values[r2, c])) * y2
-        g = g + conj(G.dtype.type(values[r3, c])) * y3
-        g = g + conj(G.dtype.type(values[r4, c])) * z0
-        g = g + conj(G.dtype.type(values[r5, c])) * z1
-        g = g + conj(G.dtype.type(values[r6, c])) * z2
-        g = g + conj(G.dtype.type(values[r7, c])) * z3
-        store(G, i, 0, g, static)
+        column = down(values, np.uint64(r), np.uint64(lo) + i, G, static)
+        store(G, i, 0, load(G, i, 0, static) + sum_rows(conj(column) * y), static)
 
 
 @kernel
@@ -91,9 +66,9 @@ def scatter_row(values, r, lo, hi, y, G, static):
 
 
 @kernel
-def whole_tiles(start, stop):
-    """Return where the last whole tile of start:stop ends; the rows after it are taken one by one."""
-    return start + (stop - start) // TILE * TILE
+def end_of_whole(start, stop):
+    """Return where the last ROWS rows of start:stop end; the rows after them are taken one by one."""
+    return start + (stop - start) // ROWS * ROWS
 
 
 @parallel_kernel
@@ -102,26 +77,10 @@ def add_gram_dense(A, X, G, static):
     values, n = A.values, A.values.shape[1]
     for s in prange(len(A.starts) - 1):
         start, stop = A.starts[s], A.starts[s + 1]
-        for r in range(start, whole_tiles(start, stop), TILE):
-            y, z = multiply_tile(values, r, 0, n, X, 0, 0, static)
-            scatter_tile(values, r, 0, n, y, z, G[s], static)
-        for r in range(whole_tiles(start, stop), stop):
+        for r in range(start, end_of_whole(start, stop), ROWS):
+            scatter_rows(values, r, 0, n, multiply_rows(values, r, 0, n, X, 0, 0, static), G[s], static)
+        for r in range(end_of_whole(start, stop), stop):
             scatter_row(values, r, 0, n, multiply_row(values, r, 0, n, X, 0, 0, static), G[s], static)
-
-
-@kernel
-def scale_quad(U, r, q, y, factor, static):
-    """Store y times factor as chunk q of four rows of U; return it."""
-    u0, u1, u2, u3 = y[0] * factor, y[1] * factor, y[2] * factor, y[3] * factor
-    store_quad(U, r, q, u0, u1, u2, u3, static)
-    return u0, u1, u2, u3
-
-
-@kernel
-def add_quad(G, r, y, static):
-    """Add y to four rows of G."""
-    g0, g1, g2, g3 = load_quad(G, r, 0, static)
-    store_quad(G, r, 0, g0 + y[0], g1 + y[1], g2 + y[2], g3 + y[3], static)
 
 
 @parallel_kernel
@@ -130,11 +89,11 @@ def add_triplets_dense(A, V, U, inverse, G, q, static):
     values, n = A.values, A.values.shape[1]
     for s in prange(len(A.starts) - 1):
         factor, start, stop = load(inverse, 0, q, static), A.starts[s], A.starts[s + 1]
-        for r in range(start, whole_tiles(start, stop), TILE):
-            y, z = multiply_tile(values, r, 0, n, V, 0, q, static)
-            u, w = scale_quad(U, r, q, y, factor, static), scale_quad(U, r + 4, q, z, factor, static)
-            scatter_tile(values, r, 0, n, u, w, G[s], static)
-        for r in range(whole_tiles(start, stop), stop):
+        for r in range(start, end_of_whole(start, stop), ROWS):
+            u = multiply_rows(values, r, 0, n, V, 0, q, static) * factor
+            store_rows(U, r, q, u, static)
+            scatter_rows(values, r, 0, n, u, G[s], static)
+        for r in range(end_of_whole(start, stop), stop):
             u = multiply_row(values, r, 0, n, V, 0, q, static) * factor
             store(U, r, q, u, static)
             scatter_row(values, r, 0, n, u, G[s], static)
@@ -144,10 +103,9 @@ def add_triplets_dense(A, V, U, inverse, G, q, static):
 def multiply_columns(A, lo, hi, V, q, Y, static):
     """Y = A[:, lo:hi]^T V, chunk q, of real numbers."""
     Y[:] = 0
-    values, whole = A.values, whole_tiles(0, len(A.values))
-    for r in range(0, whole, TILE):
-        v, w = load_quad(V, r, q, static), load_quad(V, r + 4, q, static)
-        scatter_tile(values, r, lo, hi, v, w, Y, static)
+    values, whole = A.values, end_of_whole(0, len(A.values))
+    for r in range(0, whole, ROWS):
+        scatter_rows(values, r, lo, hi, load_rows(V, r, q, static), Y, static)
     for r in range(whole, len(values)):
         scatter_row(values, r, lo, hi, load(V, r, q, static), Y, static)
 
@@ -155,11 +113,10 @@ def multiply_columns(A, lo, hi, V, q, Y, static):
 @kernel
 def add_columns(A, lo, hi, Y, first, q, G, static):
     """Add A[:, lo:hi] Y, of the rows of Y from `first` on and chunk q, to G."""
-    values, whole = A.values, whole_tiles(0, len(A.values))
-    for r in range(0, whole, TILE):
-        y, z = multiply_tile(values, r, lo, hi, Y, first, q, static)
-        add_quad(G, r, y, static)
-        add_quad(G, r + 4, z, static)
+    values, whole = A.values, end_of_whole(0, len(A.values))
+    for r in range(0, whole, ROWS):
+        y = multiply_rows(values, r, lo, hi, Y, first, q, static)
+        store_rows(G, r, 0, load_rows(G, r, 0, static) + y, static)
     for r in range(whole, len(values)):
         y = multiply_row(values, r, lo, hi, Y, first, q, static)
         store(G, r, 0, load(G, r, 0, static) + y, static)

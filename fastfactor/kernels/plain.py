@@ -11,7 +11,8 @@ from fastfactor.kernels.compiling import DEBUG, kernel
 
 
 @kernel
-def _check(M, row, chunk, static):
+def check(M, row, chunk, static):
+    """Raise IndexError, with FASTFACTOR_DEBUG=1, where chunk `chunk` of that row is not in M."""
     if DEBUG and not (0 <= row < M.shape[0] and chunk >= 0 and (chunk + 1) * static.lanes <= M.shape[1]):
         raise IndexError("a kernel left its factor matrix")
 
@@ -19,14 +20,14 @@ def _check(M, row, chunk, static):
 @kernel
 def load(M, row, chunk, static):
     """Return chunk `chunk` of row `row` of the C-contiguous matrix `M` (chunk 0 is the row when it is whole)."""
-    _check(M, row, chunk, static)
+    check(M, row, chunk, static)
     return M[row, chunk * static.lanes : (chunk + 1) * static.lanes].copy()
 
 
 @kernel
 def store(M, row, chunk, v, static):
     """Write `v` back to where `load` found it."""
-    _check(M, row, chunk, static)
+    check(M, row, chunk, static)
     M[row, chunk * static.lanes : (chunk + 1) * static.lanes] = v
 
 

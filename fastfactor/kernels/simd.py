@@ -102,12 +102,13 @@ for _name in ("lanes", "whole", "biases"):
 
 
 class VecType(types.Type):
-    """`lanes` numbers of one floating or complex dtype (complex ones interleaved, as in memory)."""
+    """`lanes` numbers of one floating or complex dtype (complex ones interleaved, as in memory), in each of `rows`."""
 
-    def __init__(self, dtype: types.Type, lanes: int) -> None:
+    def __init__(self, dtype: types.Type, lanes: int, rows: int = 1) -> None:
         self.dtype = dtype
         self.lanes = lanes
-        super().__init__(name=f"Vec({dtype}, {lanes})")
+        self.rows = rows
+        super().__init__(name=f"Vec({dtype}, {rows} x {lanes})")
 
     @property
     def is_complex(self) -> bool:
@@ -123,7 +124,7 @@ class VecType(types.Type):
     def parts(self) -> list[int]:
         """Real numbers per LLVM vector: powers of two, since LLVM takes other lengths apart number by number."""
         count = 2 * self.lanes if self.is_complex else self.lanes
-        return [16] * (count // 16) + [size for size in (8, 4, 2, 1) if count % 16 & size]
+        return ([16] * (count // 16) + [size for size in (8, 4, 2, 1) if count % 16 & size]) * self.rows
 
 
 @register_model(VecType)
@@ -229,9 +230,9 @@ def _signs(vector_type, first, second):
 
 
 def _widen(context, builder, value, typ, vec):
-    """Parts of a Vec as they are, of a scalar with it in every lane."""
+    """Parts of a Vec as they are, for each row of `vec`; of a scalar with it in every lane."""
     if isinstance(typ, VecType):
-        return _split(builder, typ, value)
+        return _split(builder, typ, value) * (vec.rows // typ.rows)
     value = context.cast(builder, value, typ, vec.dtype)
     if not vec.is_complex:
         return [_splat(builder, value, n) for n in vec.parts]
@@ -259,7 +260,7 @@ def _multiply_complex(builder, a, b):
 def _register_operator(op, instruction: str) -> None:
     @intrinsic
     def apply(typingctx, a, b):
-        vec = a if isinstance(a, VecType) else b
+        vec = max((typ for typ in (a, b) if isinstance(typ, VecType)), key=lambda typ: typ.rows)
 
         def codegen(context, builder, sig, args):
             operands = [_widen(context, builder, value, typ, vec) for value, typ in zip(args, sig.args, strict=True)]

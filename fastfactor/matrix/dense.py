@@ -17,6 +17,7 @@ from fastfactor.kernels.dense import (
     add_triplets_wide,
     transpose,
 )
+from fastfactor.kernels.rows import MOST_ROWS
 from fastfactor.matrix.operand import BLOCK, LANES, N_SLICES, Operand, drain_into, invert
 from fastfactor.threads import launch
 
@@ -93,7 +94,7 @@ class DenseOperand(Operand):
         """Return U = B V / s and B^H U: in one reading of B for each block where there are few, else by BLAS."""
         if V.shape[1] > FEW:
             return super().triplets(V, s)
-        U, Z = np.zeros((pad(self.m, 4), V.shape[1]), V.dtype), np.zeros_like(V)
+        U, Z = np.zeros((pad(self.m, MOST_ROWS), V.shape[1]), V.dtype), np.zeros_like(V)
         inverse = invert(s)[None, :].astype(V.dtype)
         G = aligned_zeros((N_SLICES, self.n, BLOCK), V.dtype)
         rows = self._prepare()

@@ -20,6 +20,7 @@ from fastfactor.kernels.gram import (
     drain,
     multiply_sparse,
 )
+from fastfactor.kernels.rows import MOST_ROWS
 from fastfactor.kernels.simd import Spec, Static
 from fastfactor.matrix.packing import Stored
 from fastfactor.matrix.values import check_finite, power_of_two
@@ -68,9 +69,9 @@ class Operand(ABC):
     def triplets(self, V: Array, s: Array) -> tuple[Array, Array]:
         """Return U = B V / s and B^H U; columns where s is zero come out as zeros.
 
-        All three matrices have rows of zeros up to a multiple of four, and a multiple of BLOCK columns.
+        All three matrices have rows of zeros up to a multiple of MOST_ROWS, and a multiple of BLOCK columns.
         """
-        U, Z = np.zeros((pad(self.m, 4), V.shape[1]), V.dtype), np.zeros_like(V)
+        U, Z = np.zeros((pad(self.m, MOST_ROWS), V.shape[1]), V.dtype), np.zeros_like(V)
         U[: self.m] = self.multiply(V[: self.n]) * invert(s)
         Z[: self.n] = self.adjoint(U[: self.m])
         return U, Z
@@ -136,7 +137,7 @@ class SparseOperand(Operand):
 
     def triplets(self, V: Array, s: Array) -> tuple[Array, Array]:
         """Return U = B V / s and B^H U, in one reading of B for each block."""
-        U, Z = aligned_empty((pad(self.m, 4), V.shape[1]), V.dtype), np.empty_like(V)
+        U, Z = aligned_empty((pad(self.m, MOST_ROWS), V.shape[1]), V.dtype), np.empty_like(V)
         U[self.m :], Z[self.n :] = 0, 0
         inverse = invert(s)[None, :].astype(V.dtype)
         G = aligned_zeros((N_SLICES, self.n, BLOCK), V.dtype)

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from fastfactor.blas import aligned_empty, aligned_zeros, pad
 from fastfactor.kernels.basis import add_inner, collect, multiply, restart, subtract, transform
+from fastfactor.kernels.rows import MOST_ROWS, ROWS
 from fastfactor.matrix.operand import BLOCK, LANES, N_SLICES
 from fastfactor.solvers.tall import fixed_parts, widen
 from fastfactor.threads import launch
@@ -58,8 +59,8 @@ class Ritz:
     ----------
     theta : (k,) float64 array
     V : (rows, width) array
-        Orthonormal columns, the first k of which belong to `theta`; rows of zeros up to a multiple of four. There may
-        be more columns.
+        Orthonormal columns, the first k of which belong to `theta`; rows of zeros up to a multiple of MOST_ROWS.
+        There may be more columns.
     norm : float
         The largest Ritz value of all, wanted or not: an estimate of the norm of B.
     n_passes : int
@@ -106,7 +107,7 @@ class Basis:
     Q: NDArray[Any] = field(init=False)
 
     def __post_init__(self) -> None:
-        rows = pad(self.n, 4)
+        rows = pad(self.n, MOST_ROWS)
         self.parts = fixed_parts(rows)
         self.Q = aligned_zeros((self.size // BLOCK + N_SLICES, rows, BLOCK), self.dtype)
         n_parts = len(self.parts) - 1
@@ -224,7 +225,7 @@ class Basis:
 
     def restart(self, Y: NDArray[Any], theta: NDArray[np.float64]) -> None:
         """Go on with the Ritz vectors Q Y, a multiple of BLOCK, and their values; the next block stays what it is."""
-        Y, tiles = np.ascontiguousarray(Y, self.dtype), np.zeros((len(self.parts) - 1, 1, 4, Y.shape[1]), self.dtype)
+        Y, tiles = np.ascontiguousarray(Y, self.dtype), np.zeros((len(self.parts) - 1, 1, ROWS, Y.shape[1]), self.dtype)
         launch(restart, self.Q, self.n_blocks, Y, self.parts, tiles, self.S, self.signs, LANES)
         self.p, self.is_local = Y.shape[1], False
         self.H[:] = 0

@@ -1,7 +1,7 @@
 """Tall matrices of few columns: inner products, rotations, signs. Sums do not depend on the number of threads.
 
-The matrices are in C order and have a multiple of four rows and of BLOCK columns; rows and columns of zeros at the end
-change nothing. What belongs to k of their columns, such as T and values, is filled up with zeros.
+The matrices are in C order and have a multiple of MOST_ROWS rows and of BLOCK columns; rows and columns of zeros at the
+end change nothing. What belongs to k of their columns, such as T and values, is filled up with zeros.
 A pool of Python threads around BLAS would do the same, but GNU OpenMP's workers spin on after each kernel and get in
 its way: a few microseconds of work then took milliseconds.
 """
@@ -13,8 +13,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from fastfactor.blas import aligned_empty, pad
-from fastfactor.kernels.basis import add_deviations, add_inner, find_pivots, multiply, rotate
+from fastfactor.blas import pad
+from fastfactor.kernels.basis import add_deviations, add_inner, find_pivots, rotate
+from fastfactor.kernels.rows import MOST_ROWS, ROWS
 from fastfactor.matrix.operand import BLOCK, LANES
 from fastfactor.threads import launch
 
@@ -24,14 +25,15 @@ N_PARTS = 16  # row slices; fixed, so that sums do not depend on the thread coun
 
 
 def fixed_parts(n_rows: int) -> NDArray[np.int64]:
-    """Return the boundaries of at most N_PARTS slices of `n_rows` rows, multiples of four all."""
-    quads = n_rows // 4
-    return 4 * (np.arange(min(N_PARTS, max(1, quads // 16)) + 1) * quads // min(N_PARTS, max(1, quads // 16)))
+    """Return the boundaries of at most N_PARTS slices of `n_rows` rows, multiples of MOST_ROWS all."""
+    steps = n_rows // MOST_ROWS
+    n_parts = min(N_PARTS, max(1, steps // 8))
+    return MOST_ROWS * (np.arange(n_parts + 1) * steps // n_parts)
 
 
 def pad_matrix(V: Array) -> Array:
-    """Return V with rows of zeros up to a multiple of four, and columns of zeros up to one of BLOCK."""
-    wide = np.zeros((pad(len(V), 4), pad(V.shape[1], BLOCK)), V.dtype)
+    """Return V with rows of zeros up to a multiple of MOST_ROWS, and columns of zeros up to one of BLOCK."""
+    wide = np.zeros((pad(len(V), MOST_ROWS), pad(V.shape[1], BLOCK)), V.dtype)
     wide[: len(V), : V.shape[1]] = V
     return wide
 
@@ -58,17 +60,10 @@ def inner_products(V: Array, Z: Array, k: int) -> Array:
     return np.asarray(C.sum(axis=0)[:k, :k])
 
 
-def times(V: Array, T: Array) -> Array:
-    """Return V T, padded as V is."""
-    product = aligned_empty(V.shape, V.dtype)
-    launch(multiply, V[None], 1, _fill_up(T, V), product, fixed_parts(len(V)), LANES)
-    return product
-
-
 def rotate_rows(U: Array, T: Array) -> None:
     """Replace U by U T."""
     starts = fixed_parts(len(U))
-    tiles = np.zeros((len(starts) - 1, 1, 4, U.shape[1]), U.dtype)
+    tiles = np.zeros((len(starts) - 1, 1, ROWS, U.shape[1]), U.dtype)
     launch(rotate, U[None], 1, _fill_up(T, U), starts, tiles, LANES)
 
 
@@ -101,10 +96,9 @@ def find_phases(V: Array) -> Array:
     return compute_phases(pivots[sizes.argmax(axis=0), np.arange(V.shape[1])])
 
 
-def fix_signs(V: Array, T: Array) -> Array:
-    """Return V T, of the first columns of V, with the columns' phases changed so that their pivots are positive."""
-    product = times(V, T * find_phases(V)[: len(T)])
-    phases = find_phases(product)
+def fix_signs(V: Array, T: Array) -> None:
+    """Replace V by V T, with the columns' phases changed so that their pivots are positive."""
+    rotate_rows(V, T * find_phases(V)[: len(T)])
+    phases = find_phases(V)
     if np.any(phases != 1.0):  # T moved another entry to the top, or rounding did
-        product *= phases
-    return product
+        V *= phases

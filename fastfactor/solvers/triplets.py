@@ -20,7 +20,6 @@ from fastfactor.solvers.tall import (
     pad_matrix,
     rotate_rows,
     square_deviations,
-    times,
     widen,
 )
 
@@ -135,7 +134,8 @@ def _find_subspace(
     request = Request(search.k, search.tol, search.max_passes, search.largest, size)
     operator = operand if dense is None else _Gram(dense)
     ritz = solve(operator, request, Basis(operand.n, size, dtype, rng), first)  # the basis is given back here
-    ritz.V = _orthonormalise(ritz.V.astype(operand.dtype, copy=False), search.k)
+    ritz.V = ritz.V.astype(operand.dtype, copy=False)
+    _orthonormalise(ritz.V, search.k)
     return ritz
 
 
@@ -150,9 +150,9 @@ class _Gram:
         G[0, : self.n] += self.gram @ X[: self.n]
 
 
-def _orthonormalise(V: Array, k: int) -> Array:
-    """Return the first k columns of V, orthonormal but for small errors, orthonormal to machine precision; signed."""
-    return fix_signs(V, np.linalg.inv(np.linalg.cholesky(inner_products(V, V, k))).conj().T)
+def _orthonormalise(V: Array, k: int) -> None:
+    """Make the first k columns of V, orthonormal but for small errors, orthonormal to machine precision; signed."""
+    fix_signs(V, np.linalg.inv(np.linalg.cholesky(inner_products(V, V, k))).conj().T)
 
 
 def _decompose_gram(operand: Operand, search: Search) -> Ritz:
@@ -211,12 +211,14 @@ def _decompose_projected(operand: Operand, U: Array, Z: Array, ritz: Ritz, s: Ar
     L = np.linalg.cholesky(np.eye(k) + E)
     P, values, Qh = np.linalg.svd(L.conj().T * s)
     T = np.linalg.inv(L).conj().T @ P
-    V = times(ritz.V, Qh.conj().T)
+    V = ritz.V
+    rotate_rows(V, Qh.conj().T)
     phases = find_phases(V)
     V *= phases
     T *= phases[:k]
     rotate_rows(U, T)
-    right = np.sqrt(square_deviations(times(Z, T), V, values))
+    rotate_rows(Z, T)
+    right = np.sqrt(square_deviations(Z, V, values))
     norm = max(float(np.sqrt(ritz.norm)), float(values.max()))
     return Triplets(U[: operand.m, :k], values, V[: operand.n, :k], right / norm, norm, ritz.n_passes)
 

@@ -15,7 +15,7 @@ from numba import prange
 
 from fastfactor.kernels.compiling import kernel, parallel_kernel
 from fastfactor.kernels.rows import ROWS, along, down, load_rows, store_rows, zero_rows
-from fastfactor.kernels.simd import conj, load, store, zeros
+from fastfactor.kernels.simd import conj, load, prefetch, store, zeros
 
 TILE = 64  # rows of a block that are read before the next block's: with fewer, too many streams take turns
 
@@ -41,14 +41,26 @@ def combine(Q, lo, hi, r, C, q, static):
     return w
 
 
+@parallel_kernel
+def prepare_pass(Q, b, n_sums, static):
+    """Make the n_sums blocks after block b zero, for a pass to add to, and ask for block b.
+
+    A pass comes to their rows in no order. One by one they would come from memory, in order they come several at once.
+    """
+    for s in prange(n_sums):
+        sums = Q[b + 1 + s]
+        for r in range(np.uint64(Q.shape[1])):
+            prefetch(Q[b], r, 0, static)
+            store(sums, r, 0, zeros(Q, static), static)
+
+
 @kernel
 def add_up(Q, b, n_sums, start, stop, static):
-    """Add rows start:stop of the blocks after b, which become zero, to those of block b: n_sums blocks in all."""
+    """Add rows start:stop of the blocks after b to those of block b: n_sums blocks in all."""
     for r in range(start, stop):
         w = load(Q[b], r, 0, static)
         for s in range(b + 1, b + n_sums):
             w = w + load(Q[s], r, 0, static)
-            store(Q[s], r, 0, zeros(Q, static), static)
         store(Q[b], r, 0, w, static)
 
 
@@ -123,7 +135,7 @@ def rotate(Q, n_blocks, Y, starts, tiles, static):
 
 @parallel_kernel
 def restart(Q, n_blocks, Y, starts, tiles, S, signs, static):
-    """Q = Q Y of the first blocks, in place; the block after them moves after the new ones; the rest becomes zero.
+    """Q = Q Y of the first blocks, in place; the block after them moves after the new ones.
 
     The sketch S[0] becomes Q signs, of the new blocks.
     """
@@ -132,8 +144,6 @@ def restart(Q, n_blocks, Y, starts, tiles, S, signs, static):
         for r in range(starts[t], starts[t + 1], ROWS):
             w = load_rows(Q[n_blocks], r, 0, static)
             rotate_rows(Q, n_blocks, r, Y, tile, static)
-            for b in range(kept + 1, Q.shape[0]):
-                store_rows(Q[b], r, 0, zero_rows(Q, static), static)
             store_rows(Q[kept], r, 0, w, static)
             store_rows(S_t, r, 0, combine(tile, 0, 1, 0, signs, 0, static), static)
 

@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fastfactor.blas import aligned_empty, aligned_zeros, pad
-from fastfactor.kernels.basis import add_inner, collect, multiply, restart, subtract, transform
+from fastfactor.kernels.basis import add_inner, collect, multiply, prepare_pass, restart, subtract, transform
 from fastfactor.kernels.rows import MOST_ROWS, ROWS
 from fastfactor.matrix.operand import BLOCK, LANES, N_SLICES
 from fastfactor.solvers.tall import fixed_parts, widen
@@ -87,7 +87,7 @@ class Basis:
     ----------
     Q : (size // BLOCK + N_SLICES, rows, BLOCK) array
         Orthonormal columns in blocks, of which the first p columns are in use; the next block waits after them. It is
-        made where it stays: a pass adds to it, and to the blocks of zeros after it.
+        made where it stays: a pass adds to it, and to the blocks after it.
     S : (1, rows, BLOCK) array
         Q times random signs: a vector with parts of size x in the space of Q has inner products of about x with S.
     H : (size, size) array
@@ -109,7 +109,7 @@ class Basis:
     def __post_init__(self) -> None:
         rows = pad(self.n, MOST_ROWS)
         self.parts = fixed_parts(rows)
-        self.Q = aligned_zeros((self.size // BLOCK + N_SLICES, rows, BLOCK), self.dtype)
+        self.Q = aligned_empty((self.size // BLOCK + N_SLICES, rows, BLOCK), self.dtype)
         n_parts = len(self.parts) - 1
         self.C = np.zeros((n_parts, self.size, BLOCK), self.dtype)
         self.K, self.M = np.zeros((2, n_parts, BLOCK, BLOCK), self.dtype)
@@ -130,7 +130,7 @@ class Basis:
     def begin(self, first: NDArray[Any] | None) -> None:
         """Start from random vectors; `first`, if given, is the first of them."""
         X = self.Q[0]
-        X[: self.n] = self.draw(BLOCK)
+        X[: self.n], X[self.n :] = self.draw(BLOCK), 0
         if first is not None:
             X[: self.n, 0] = first
         for _ in range(2):
@@ -150,6 +150,7 @@ class Basis:
         """Multiply the newest block by B, extend H, and orthonormalise what is outside the basis as the next block."""
         p, end, new = self.p, self.n_blocks, slice(self.p - BLOCK, self.p)
         lo, head = (max(0, end - 2), min(HEAD, max(0, end - 2))) if self.is_local else (end, 0)
+        launch(prepare_pass, self.Q, end - 1, N_SLICES, LANES)
         operator.add_gram(self.Q[end - 1], self.Q[end : end + N_SLICES])
         launch(collect, self.Q, head, lo, end, N_SLICES, self.parts, self.C, self.S, self.signs, LANES)
         if not self.is_local:

@@ -1,0 +1,93 @@
+"""Rows held as one Vec, and the work on tall matrices that is written with them, beside NumPy."""
+
+import numpy as np
+import pytest
+
+from fastfactor.kernels.basis import add_inner, multiply, prepare_pass, rotate, subtract
+from fastfactor.kernels.compiling import kernel
+from fastfactor.kernels.rows import MOST_ROWS, ROWS, along, down, load_rows, store_rows, sum_rows, zero_rows
+from fastfactor.kernels.simd import conj, load, store
+from fastfactor.matrix.operand import BLOCK, LANES
+from fastfactor.solvers.tall import fixed_parts
+from fastfactor.threads import launch
+
+N_BLOCKS, N_ROWS = 3, 40
+DTYPES = [np.float32, np.float64, np.complex64, np.complex128]
+
+
+def draw(shape, dtype):
+    rng = np.random.default_rng(sum(shape))
+    M = rng.standard_normal(shape)
+    return (M + 1j * rng.standard_normal(shape) if np.dtype(dtype).kind == "c" else M).astype(dtype)
+
+
+def lay_out(M):
+    """Return the columns of M in blocks, as a basis has them."""
+    return np.ascontiguousarray(M.reshape(len(M), -1, BLOCK).transpose(1, 0, 2))
+
+
+@kernel
+def use_each(M, W, v, out, static):
+    """Fill the rows of `out`, ROWS of them for each function of rows.py."""
+    first, second = np.uint64(2), np.uint64(1)
+    w = load_rows(W, first, 1, static)
+    x = load(v, 0, 0, static)
+    store_rows(out, 0, 0, w, static)
+    store_rows(out, ROWS, 0, zero_rows(W, static) + x, static)
+    store_rows(out, 2 * ROWS, 0, w - conj(down(M, first, second, W, static)) * x, static)
+    store_rows(out, 3 * ROWS, 0, w * along(M, first, second, W, static), static)
+    store(out, 4 * ROWS, 0, sum_rows(w), static)
+
+
+@pytest.mark.parametrize("stored", [np.float32, np.float64])
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_rows_are_what_numpy_makes_of_them(dtype, stored):
+    M, W, v = draw((12, 12), stored), draw((12, 2 * BLOCK), dtype), draw((1, BLOCK), dtype)
+    out = np.empty((4 * ROWS + 1, BLOCK), dtype)
+    use_each(M, W, v, out, LANES)
+    w, x = W[2 : 2 + ROWS, BLOCK:], v[0]
+    column, row = M[2 : 2 + ROWS, 1].astype(dtype), M[2, 1 : 1 + ROWS].astype(dtype)
+    expected = [w, np.tile(x, (ROWS, 1)), w - column[:, None] * x, w * row[:, None], w.sum(axis=0, keepdims=True)]
+    assert np.allclose(out, np.concatenate(expected), rtol=0, atol=20 * np.finfo(dtype).eps)
+
+
+def test_rows_divide_what_tall_matrices_are_filled_up_to():
+    assert MOST_ROWS % ROWS == 0
+    assert BLOCK % ROWS == 0
+
+
+@pytest.mark.parametrize("dtype", [np.float64, np.complex128])
+def test_work_on_a_basis(dtype):
+    M, Z, Y = (
+        draw((N_ROWS, N_BLOCKS * BLOCK), dtype),
+        draw((N_ROWS, BLOCK), dtype),
+        draw((N_BLOCKS * BLOCK, 2 * BLOCK), dtype),
+    )
+    Q, starts = lay_out(M), fixed_parts(N_ROWS)
+    C = np.zeros((len(starts) - 1, N_BLOCKS * BLOCK, BLOCK), dtype)
+    launch(add_inner, Q, N_BLOCKS, Z, starts, C, LANES)
+    assert np.allclose(C.sum(axis=0), M.conj().T @ Z, rtol=0, atol=1e-13)
+    V = np.empty((N_ROWS, 2 * BLOCK), dtype)
+    launch(multiply, Q, N_BLOCKS, Y, V, starts, LANES)
+    assert np.allclose(V, M @ Y, rtol=0, atol=1e-13)
+    D = np.ascontiguousarray(Y[:, :BLOCK])
+    K, S = np.zeros((2, len(starts) - 1, BLOCK, BLOCK), dtype), draw((1, N_ROWS, BLOCK), dtype)
+    launch(subtract, Q, 0, 0, N_BLOCKS - 1, D, starts, S, K[0], K[1], LANES)
+    left = M[:, -BLOCK:] - M[:, :-BLOCK] @ D[:-BLOCK]
+    for product, expected in (
+        (Q[-1], left),
+        (K[0].sum(axis=0), S[0].conj().T @ left),
+        (K[1].sum(axis=0), left.conj().T @ left),
+    ):
+        assert np.allclose(product, expected, rtol=0, atol=1e-11)
+    Q = lay_out(M)
+    launch(rotate, Q, N_BLOCKS, Y, starts, np.zeros((len(starts) - 1, 1, ROWS, 2 * BLOCK), dtype), LANES)
+    assert np.allclose(Q, lay_out(np.concatenate([M @ Y, M[:, -BLOCK:]], axis=1)), rtol=0, atol=1e-13)
+
+
+def test_a_pass_adds_to_zeros():
+    Q = draw((5, N_ROWS, BLOCK), np.float64)
+    before = Q.copy()
+    launch(prepare_pass, Q, 1, 2, LANES)
+    assert (Q[2:4] == 0).all()
+    assert np.array_equal(Q[[0, 1, 4]], before[[0, 1, 4]])

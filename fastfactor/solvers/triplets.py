@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -173,10 +174,10 @@ def _decompose_gram(operand: Operand, search: Search) -> Ritz:
 
 def _find_largest_pairs(gram: Array, k: int) -> tuple[Array, Array]:
     """Return the k largest eigenvalues of a Hermitian matrix, the largest first, and vectors."""
-    n = len(gram)
-    try:
+    n, theta = len(gram), np.empty(0)
+    with contextlib.suppress(np.linalg.LinAlgError):
         theta, V = scipy.linalg.eigh(gram, subset_by_index=[n - k, n - 1], driver="evr", check_finite=False)
-    except np.linalg.LinAlgError:  # of relatively robust representations there are none for some graded matrices
+    if len(theta) < k:  # relatively robust representations fail for some graded matrices, with an error or without one
         theta, V = np.linalg.eigh(gram)
     return theta[: -k - 1 : -1], V[:, : -k - 1 : -1]
 

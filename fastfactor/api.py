@@ -70,7 +70,7 @@ def fit(
 
     Parameters
     ----------
-    X : array, scipy.sparse matrix or array, (rows, cols, values), or what `fastfactor.io` returns
+    X : array, scipy.sparse matrix or array, (rows, cols, values), or what fastfactor.io returns
         Shape (n_rows, n_cols); rows are samples. Real or complex numbers; never changed. Ids that were read go
         along with the model. A grid on disk (`fastfactor.io.build_grid`) gives the same model in little memory. Dask
         collections go to `fastfactor.dask.fit`.

@@ -5,6 +5,7 @@ on the command line, its `fastfactor` commands run too.
 """
 
 import json
+import os
 import re
 import shlex
 import subprocess
@@ -88,10 +89,14 @@ def test_the_site_builds_without_a_warning(tmp_path):
     pytest.importorskip("mkdocs", reason="the site needs the extra docs")
     if not (ROOT / "fastfactor").exists():
         pytest.skip("the reference is made from sources, which are not beside the pages")
-    command = [sys.executable, "-m", "mkdocs", "build", "--strict", "--quiet", "--site-dir", str(tmp_path / "site")]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    site = tmp_path / "site"
+    command = [sys.executable, "-m", "mkdocs", "build", "--strict", "--quiet", "--site-dir", str(site)]
+    plain = {name: value for name, value in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"}
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False, env=plain)
     assert done.returncode == 0, done.stderr
-    assert "<math" in (tmp_path / "site" / "derivation.html").read_text()
+    assert "<math" in (site / "derivation.html").read_text()
+    assert not re.findall("<code>[^<]*`[^<]*</code>", (site / "reference.html").read_text())  # a type is code already
+    assert not list(site.rglob("*.pyc"))  # docs/ has hooks.py, which Python compiles
 
 
 def test_every_picture_is_made_by_a_script():

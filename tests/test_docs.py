@@ -4,6 +4,7 @@ A block whose fence says more than `python` (as in "```python skip") is shown, n
 on the command line, its `fastfactor` commands run too.
 """
 
+import codeop
 import json
 import os
 import re
@@ -46,7 +47,21 @@ def run_commands(code):
         assert app.run(arguments) == 0, line
 
 
-@pytest.mark.parametrize("page", [page for page in PAGES if "```python\n" in page.read_text()], ids=name_of)
+WITH_CODE = [page for page in PAGES if "```python\n" in page.read_text()]
+
+
+@pytest.mark.parametrize("page", WITH_CODE, ids=name_of)
+def test_code_blocks_can_be_typed(page):
+    """At Python's own prompt a loop or function ends with an empty line, and has none within."""
+    for _, language, code in find_blocks(page.read_text()):
+        typed = []
+        for line in code.splitlines() if language == "python" else []:
+            typed.append(line)
+            if codeop.compile_command("\n".join(typed)) is not None:
+                typed = []
+
+
+@pytest.mark.parametrize("page", WITH_CODE, ids=name_of)
 def test_code_blocks_run(page, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     namespace = {"__name__": "page"}

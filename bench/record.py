@@ -83,7 +83,7 @@ class Recorder:
 
     def skip(self, what: str, reason: str) -> None:
         """Keep what was not measured, and why; once, however many cases it concerns."""
-        line = f"{self.suite}: {what}: {reason}"
+        line = f"{self.suite}: {what}: {reason.removeprefix(f'{what}: ')}"  # errors name what they are about
         if line not in self.skipped:
             self.skipped.append(line)
             print(f"  skipped {line}", flush=True)

@@ -55,7 +55,7 @@ def on_page_content(content: str, **_: Any) -> str:
     if "```" in _CODE.sub("", content):
         raise ValueError("a code block is not rendered: the renderer does not know what follows its backticks")
     content = _INLINE.sub(lambda match: _to_mathml(match[1], "inline"), content)
-    return _DISPLAY.sub(lambda match: _to_mathml(match[1], "block"), content)
+    return _DISPLAY.sub(lambda match: f'<div class="formula">{_to_mathml(match[1], "block")}</div>', content)
 
 
 def _to_mathml(formula: str, display: str) -> str:

@@ -70,7 +70,7 @@ def fit(
 
     Parameters
     ----------
-    X : array, scipy.sparse matrix or array, (rows, cols, values), or what `fastfactor.io` returns
+    X : array, scipy.sparse matrix or array, (rows, cols, values), or what fastfactor.io returns
         Shape (n_rows, n_cols); rows are samples. Real or complex numbers; never changed. Ids that were read go
         along with the model. A grid on disk (`fastfactor.io.build_grid`) gives the same model in little memory. Dask
         collections go to `fastfactor.dask.fit`.
@@ -206,7 +206,8 @@ def fit(
     if isinstance(X, StoredGrid):
         check_stored(unobserved, sample_weight, n_samples)
     if unobserved == "weak" or (unobserved == "zero" and sample_weight is not None):
-        refuse_unbuilt(max_memory=(max_memory, None))
+        weighted = "" if unobserved == "weak" else " with a sample_weight"
+        refuse_unbuilt(f"unobserved={unobserved!r}{weighted}", max_memory=(max_memory, None))
     if unobserved == "weak":
         check_weak(options, learning_rate)
     matrix, shape = without_ids(X, shape)

@@ -227,7 +227,7 @@ def svd(
 
     Parameters
     ----------
-    A : array_like, sparse, LinearOperator, what `fastfactor.io` reads, or Dask array or DataFrame; (n_rows, n_cols)
+    A : array_like, sparse, LinearOperator, what fastfactor.io reads, or Dask array or DataFrame; (n_rows, n_cols)
         float32, float64, complex64 or complex128; integers are cast to float64. CSR and CSC arrays that are mapped
         from files (`numpy.memmap`) are read piece by piece, once a pass. Dask's go to `fastfactor.dask.svd`.
     k : int
@@ -321,7 +321,7 @@ def pca(
 
     Parameters
     ----------
-    X : array_like, sparse matrix or array, what `fastfactor.io` reads, or Dask array, of shape (n_rows, n_cols)
+    X : array_like, sparse matrix or array, what fastfactor.io reads, or Dask array, of shape (n_rows, n_cols)
         Rows are samples. What is not stored is 0. CSR and CSC arrays that are mapped from files are read piece by
         piece.
     k : int

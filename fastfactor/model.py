@@ -259,7 +259,7 @@ class Factorization(Incremental, Predicting, WithIds):
             Positions of the rows to recommend to.
         n : int
             How many columns.
-        exclude : scipy.sparse matrix or array of the model's shape, or what `fastfactor.io` reads, optional
+        exclude : scipy.sparse matrix or array of the model's shape, or what fastfactor.io reads, optional
             Columns that a row has stored here, explicit zeros too, are not recommended to it.
         n_threads : int, optional
             At most this many; by default all that the process may use. The result does not depend on it.

@@ -207,12 +207,12 @@ def refuse_beyond(limit: float, needed: Mapping[str, float], advice: str = "", w
         )
 
 
-def refuse_unbuilt(**arguments: tuple[Any, Any]) -> None:
-    """Raise NotImplementedError for an argument that is not at the default it has: never ignore one silently."""
+def refuse_unbuilt(problem: str, **arguments: tuple[Any, Any]) -> None:
+    """Raise NotImplementedError for an argument that `problem` lacks and that is not at the default it has."""
     for name, (value, default) in arguments.items():
         if value is default or (isinstance(value, int | float) and value == default):
             continue
-        raise NotImplementedError(f"{name} is not available yet; leave it at {default!r} (got {value!r})")
+        raise NotImplementedError(f"{name} is not available yet for {problem}: leave it at {default!r} (got {value!r})")
 
 
 def check_weak(options: Options, learning_rate: Any) -> None:

@@ -129,8 +129,9 @@ TABLE = [
     (
         {"sample_weight": dense(1.0), "X": dense(1.0), "unobserved": "zero", "max_memory": "1GB"},
         NotImplementedError,
-        ["max_memory", "1GB"],
+        ["max_memory", "1GB", "unobserved='zero' with a sample_weight"],
     ),
+    ({"unobserved": "weak", "max_memory": "1GB"}, NotImplementedError, ["max_memory", "1GB", "unobserved='weak'"]),
     ({"unobserved_weight": 0.1}, ValueError, ["unobserved_weight", "'missing'"]),
     ({"init": (np.ones((2, 2)), np.ones((3, 2)))}, TypeError, ["init", "tuple"]),
     ({"posterior_samples": -1}, ValueError, ["posterior_samples", "-1"]),

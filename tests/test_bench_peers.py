@@ -1,3 +1,4 @@
+import ast
 import math
 import os
 import textwrap
@@ -90,7 +91,11 @@ def test_a_call_apart_returns_raises_and_is_given_up():
 
 def test_the_peer_that_the_docstring_shows_is_one():
     text, namespace = peers.__doc__, {}
-    exec(textwrap.dedent(text[text.index('    """') :]), namespace)
+    code = textwrap.dedent(text[text.index('    """') :])
+    exec(code, namespace)
     (peer,) = namespace["PEERS"]
     X = generate.rating_matrix(30, 20, 200)
     assert 0 < peer.fit(X, Recipe(rank=4), X.tocoo()).test_rmse[0] < 2
+    nodes = list(ast.walk(ast.parse(code)))
+    imported = {each.name for node in nodes if isinstance(node, ast.Import | ast.ImportFrom) for each in node.names}
+    assert imported <= {node.id for node in nodes if isinstance(node, ast.Name)}  # or ruff would refuse the file

@@ -16,7 +16,7 @@ def test_result_survives_the_file(tmp_path):
     assert recorder.add("case", "peer", "seconds", [3.0, 1.0, 2.0]) == 2.0
     recorder.add_curve("case", "peer", [1.0], [0.9])
     recorder.skip("other", "not installed")
-    recorder.skip("other", "not installed")
+    recorder.skip("other", "other: not installed")  # the same, from an error that names it
     record.save(recorder, tmp_path / "new" / "r.json")
     content = record.load(tmp_path / "new" / "r.json")
     assert content["measurements"][0]["value"] == 2.0

@@ -4,7 +4,9 @@ A block whose fence says more than `python` (as in "```python skip") is shown, n
 on the command line, its `fastfactor` commands run too.
 """
 
+import codeop
 import json
+import os
 import re
 import shlex
 import subprocess
@@ -45,7 +47,21 @@ def run_commands(code):
         assert app.run(arguments) == 0, line
 
 
-@pytest.mark.parametrize("page", [page for page in PAGES if "```python\n" in page.read_text()], ids=name_of)
+WITH_CODE = [page for page in PAGES if "```python\n" in page.read_text()]
+
+
+@pytest.mark.parametrize("page", WITH_CODE, ids=name_of)
+def test_code_blocks_can_be_typed(page):
+    """At Python's own prompt a loop or function ends with an empty line, and has none within."""
+    for _, language, code in find_blocks(page.read_text()):
+        typed = []
+        for line in code.splitlines() if language == "python" else []:
+            typed.append(line)
+            if codeop.compile_command("\n".join(typed)) is not None:
+                typed = []
+
+
+@pytest.mark.parametrize("page", WITH_CODE, ids=name_of)
 def test_code_blocks_run(page, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     namespace = {"__name__": "page"}
@@ -88,10 +104,14 @@ def test_the_site_builds_without_a_warning(tmp_path):
     pytest.importorskip("mkdocs", reason="the site needs the extra docs")
     if not (ROOT / "fastfactor").exists():
         pytest.skip("the reference is made from sources, which are not beside the pages")
-    command = [sys.executable, "-m", "mkdocs", "build", "--strict", "--quiet", "--site-dir", str(tmp_path / "site")]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    site = tmp_path / "site"
+    command = [sys.executable, "-m", "mkdocs", "build", "--strict", "--quiet", "--site-dir", str(site)]
+    plain = {name: value for name, value in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"}
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False, env=plain)
     assert done.returncode == 0, done.stderr
-    assert "<math" in (tmp_path / "site" / "derivation.html").read_text()
+    assert '<div class="formula"><math' in (site / "derivation.html").read_text()
+    assert not re.findall("<code>[^<]*`[^<]*</code>", (site / "reference.html").read_text())  # a type is code already
+    assert not list(site.rglob("*.pyc"))  # docs/ has hooks.py, which Python compiles
 
 
 def test_every_picture_is_made_by_a_script():

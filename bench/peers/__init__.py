@@ -6,8 +6,6 @@ A whole peer, in a file `peers/means.py`:
 
     import time
 
-    import numpy as np
-
     from bench.peers.base import CompletionPeer, Run, rmse
 
 

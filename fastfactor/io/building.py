@@ -75,7 +75,7 @@ def build_grid(
 
     Parameters
     ----------
-    source : path, sequence of paths, or what `fit` takes
+    source : path, sequence of paths, or what fit takes
         Files as `read` takes them, or a matrix in memory.
     folder : path
         Made if it does not exist. A grid in it is replaced once the new one is complete; files of other names stay.

@@ -101,6 +101,17 @@ FIT = {
     "duplicates": [np.array([1.0, 2.0]), None, "first", 1],
     "n_threads": [np.array([2]), int, "2", 0, 1.0, True],
     "dtype": [True, (2,), "i4", "text", np.float16, object()],
+    "loss": [BEYOND, None, True, "text", b"squared", ["squared"], abs, np.array(2)],
+    "nonnegative": [BEYOND, None, 0, "yes", (True,), np.array([True])],
+    "validation": [BEYOND, True, 0, 1.0, np.nan, "auto", (2, 3), {}, np.array([2])],
+    "sample_weight": [BEYOND, True, 2.0, "auto", [], (2, 3), {}, np.array([2.0])],
+    "unobserved_weight": [BEYOND, True, 0, -1, np.nan, "auto", [2]],
+    "shape": [BEYOND, True, 9, (9,), (9, 6, 1), "96", {}, (9.0, 6.0)],
+    "init": [BEYOND, True, 0, "svd", (2, 3), {}, np.eye(2)],
+    "posterior_samples": [BEYOND, None, True, -1, 2.0, "2", [2], np.array(2)],
+    "callback": [BEYOND, True, 0, "print", []],
+    "progress": [BEYOND, 0, 2.0, "yes", [], print],
+    "checkpoint": [BEYOND, True, 0, b"kept", ["kept"], print],
 }
 
 

@@ -117,12 +117,17 @@ def fit_missing(problem: Problem, options: Options, journal: Journal | None = No
     computed = check_dtype(problem.dtype, observed.data.dtype, np.float32)
     _check_real_only(options, computed)
     if observed.std == 0:
-        warn_caller(
-            f"all stored values of X equal {observed.data[0]}: with unobserved='missing' there is nothing to learn but "
-            "that; for implicit feedback use unobserved='weak'"
-        )
+        warn_of_one_value(observed.data[0])
     weights = _weigh(problem, observed)
     return _fit_entries("missing", problem, observed, weights, computed, options, journal)
+
+
+def warn_of_one_value(value: Any) -> None:
+    """Warn that there is nothing to learn from what is stored."""
+    warn_caller(
+        f"all stored values of X equal {value}: with unobserved='missing' there is nothing to learn but that; for "
+        "implicit feedback use unobserved='weak'"
+    )
 
 
 def _weigh(problem: Problem, observed: Observations) -> NDArray[np.float64] | None:

@@ -166,6 +166,36 @@ def test_pca(client, wide, form, options):
         np.testing.assert_allclose(getattr(found, name), getattr(expected, name), rtol=1e-9, atol=1e-14)
 
 
+@pytest.mark.parametrize("size", [1e200, 1e-200])
+@pytest.mark.parametrize("wide", [False, True])
+def test_squares_neither_overflow_nor_vanish(client, wide, size):
+    A = np.random.default_rng(1).standard_normal((60, 160) if wide else (160, 60))
+    X = da.from_array(A * size, chunks=(20, 60))
+    found, expected = ff.svd(X, 4), ff.svd(A, 4)
+    np.testing.assert_allclose(found.s / size, expected.s, rtol=1e-9)
+    np.testing.assert_allclose(found.frobenius_norm / size, expected.frobenius_norm, rtol=1e-12)
+    for options in ({}, {"scale": True}):
+        found, expected = ff.pca(X, 4, **options), ff.pca(A * size, 4, **options)
+        for name in ("s", "mean", "scale", "frobenius_norm"):
+            np.testing.assert_allclose(getattr(found, name), getattr(expected, name), rtol=1e-9, atol=1e-14 * size)
+
+
+def test_moments_neither_cancel_nor_overflow(client):
+    """Values far from zero, all but equal, are those of a fit in memory: their squares hold nothing of what varies."""
+    A = np.random.default_rng(2).standard_normal((120, 60))
+    for X in (A + 1e9, A * 1e200, (A + 1e9j)):
+        found, expected = (ff.fit(Y, **PLAIN | {"dtype": "float64"}) for Y in (da.from_array(X, chunks=(15, 60)), X))
+        np.testing.assert_allclose(found.mean, expected.mean, rtol=1e-12)
+        np.testing.assert_allclose(found.recipe["scale"], expected.recipe["scale"], rtol=1e-9)
+
+
+def test_entries_of_one_value_are_warned_of(client):
+    with pytest.warns(UserWarning, match=r"all stored values of X equal 3\.3.*unobserved='weak'") as caught:
+        model = ff.dask.fit(da.full((60, 20), 3.3, chunks=(7, 20)), client=client, **PLAIN)
+    assert caught[0].filename == __file__
+    assert model.mean == np.float32(3.3)
+
+
 @pytest.mark.parametrize(
     ("function", "options", "message"),
     [

@@ -24,7 +24,6 @@ from fastfactor.options import (
     check_stored,
     check_weak,
     check_weight,
-    refuse_unbuilt,
 )
 from fastfactor.posterior import fit_posterior
 from fastfactor.problems import Problem, fit_missing, fit_positives, fit_zero
@@ -205,8 +204,11 @@ def fit(
     others, limit = check_weight(unobserved_weight, unobserved, options.loss), check_memory(max_memory)
     if isinstance(X, StoredGrid):
         check_stored(unobserved, sample_weight, n_samples)
-    if unobserved == "weak" or (unobserved == "zero" and sample_weight is not None):
-        refuse_unbuilt(max_memory=(max_memory, None))
+    if max_memory is not None and (unobserved == "weak" or (unobserved == "zero" and sample_weight is not None)):
+        raise NotImplementedError(
+            "max_memory is not available yet where unobserved='weak', or 'zero' with sample_weight; leave it at None "
+            f"(got {max_memory!r})"
+        )
     if unobserved == "weak":
         check_weak(options, learning_rate)
     matrix, shape = without_ids(X, shape)

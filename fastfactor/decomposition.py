@@ -19,7 +19,7 @@ from fastfactor.matrix.operand import BLOCK
 from fastfactor.matrix.operators import check_matrix, frobenius_norm, is_dense
 from fastfactor.matrix.streaming import is_stream, measure_stream
 from fastfactor.matrix.structure import as_array, check_structure
-from fastfactor.options import check_flag, check_integer, check_real, check_seed
+from fastfactor.options import check_flag, check_integer, check_real, check_seed, is_same
 from fastfactor.results import PCAResult, SVDResult
 from fastfactor.solvers.dispatch import Decomposition, decompose, decompose_operand
 from fastfactor.solvers.triplets import Search, basis_size
@@ -138,7 +138,7 @@ def svds(
 def _check_on_cluster(which: str, v0: Any, n_threads: Any) -> None:
     """Refuse what is not available where A is a Dask array."""
     for name, value, usual in (("which", which, "LM"), ("v0", v0, None), ("n_threads", n_threads, None)):
-        if value is not usual and (usual is None or value != usual):
+        if not is_same(value, usual):
             raise ValueError(f"{name} must be {usual!r} where A is a Dask array, got {value!r}")
 
 

@@ -167,6 +167,11 @@ def check_lengths(options: Options, shape: tuple[int, int]) -> None:
                 raise ValueError(f"{name} has {len(side)} numbers for the {n} {what} of X")
 
 
+def is_same(value: Any, usual: Any) -> bool:
+    """Whether an argument is what it usually is; arrays, models and the like are no number and no word."""
+    return value is usual or (np.isscalar(value) and bool(value == usual))
+
+
 def check_flag(value: Any, name: str) -> bool:
     """Return a bool, False for None; or raise a TypeError that names it."""
     if value is not None and not isinstance(value, bool | np.bool_):
@@ -207,14 +212,6 @@ def refuse_beyond(limit: float, needed: Mapping[str, float], advice: str = "", w
         )
 
 
-def refuse_unbuilt(**arguments: tuple[Any, Any]) -> None:
-    """Raise NotImplementedError for an argument that is not at the default it has: never ignore one silently."""
-    for name, (value, default) in arguments.items():
-        if value is default or (isinstance(value, int | float) and value == default):
-            continue
-        raise NotImplementedError(f"{name} is not available yet; leave it at {default!r} (got {value!r})")
-
-
 def check_weak(options: Options, learning_rate: Any) -> None:
     """Refuse what a fit of implicit feedback has no place for: with the squared loss it solves for whole rows."""
     steps = (
@@ -249,7 +246,7 @@ def check_sampling(posterior_samples: Any, arguments: Mapping[str, Any]) -> int:
     }
     for name, choices in allowed.items():
         value = arguments[name]
-        if not any(value is choice or (np.isscalar(value) and value == choice) for choice in choices):
+        if not any(is_same(value, choice) for choice in choices):
             listed = " or ".join(dict.fromkeys(map(repr, choices[:2])))
             raise ValueError(f"{name} must be {listed} where posterior_samples is given, got {value!r}")
     return n_samples

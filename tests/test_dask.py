@@ -230,6 +230,32 @@ def test_bad_input_is_named(dense, client, change, error, message):
         ff.dask.fit(**arguments)
 
 
+@pytest.mark.parametrize(
+    ("rows", "error", "message"),
+    [
+        (["ann", "bob"], TypeError, "X: rows must hold integers, got dtype"),
+        ([0.0, np.nan], TypeError, "X: rows must hold integers, got dtype float64"),
+        ([0, 5], ValueError, r"X: rows go from 0 to 5, outside 0\.\.3"),
+    ],
+)
+@pytest.mark.parametrize("shape", [None, (4, 4)])
+def test_bad_places_of_a_frame_are_named(client, rows, error, message, shape):
+    pd, dd = pytest.importorskip("pandas"), pytest.importorskip("dask.dataframe")
+    frame = dd.from_pandas(pd.DataFrame({"row": rows, "col": [0, 1], "value": [1.0, 2.0]}), npartitions=1)
+    if rows == [0, 5] and shape is None:
+        assert ff.dask.fit(frame, client=client, **PLAIN).shape == (6, 2)
+        return
+    with pytest.raises(error, match=message):
+        ff.dask.fit(frame, client=client, shape=shape, **PLAIN)
+
+
+def test_places_of_a_frame_may_be_unsigned(dense, client, tmp_path):
+    X = make_inputs(dense, tmp_path)["frame"]
+    expected = ff.dask.fit(X, client=client, **PLAIN)
+    found = ff.dask.fit(X.astype({"row": np.uint64, "col": np.uint8}), client=client, **PLAIN)
+    np.testing.assert_array_equal(found.U, expected.U)
+
+
 def test_progress_is_shown(dense, client, capfd):
     X = da.from_array(dense, chunks=(30, 60))
     ff.fit(X, **PLAIN, progress=True)
@@ -242,6 +268,8 @@ def test_progress_is_shown(dense, client, capfd):
 def test_what_the_cluster_cannot_do_is_refused(dense):
     with pytest.raises(ValueError, match="loss is not available where X is a Dask collection, got 'huber'"):
         ff.fit(da.from_array(dense, chunks=(30, 60)), loss="huber")
+    with pytest.raises(ValueError, match="sample_weight is not available where X is a Dask collection"):
+        ff.fit(da.from_array(dense, chunks=(30, 60)), sample_weight=np.ones(dense.shape))
 
 
 KILLING = """

@@ -434,3 +434,27 @@ def test_a_killed_fit_of_a_grid_goes_on(matrix, grid, tmp_path):
     other = ff.io.build_grid(2 * matrix, tmp_path / "other")
     with pytest.raises(ValueError, match="X"):
         ff.fit(other, 8, **options, checkpoint=kept)
+
+
+class ShortReads:
+    """A file that gives a few bytes in each call, as the system does beyond 2 GiB."""
+
+    def __init__(self, content):
+        self.content, self.place = content, 0
+
+    def seek(self, place):
+        self.place = place
+
+    def readinto(self, block):
+        part = self.content[self.place : self.place + min(len(block), 5)]
+        block[: len(part)] = part
+        self.place += len(part)
+        return len(part)
+
+
+def test_arrays_in_files_are_read_to_the_end():
+    numbers = np.arange(20)
+    file = mapped.ArrayFile(ShortReads(numbers.tobytes()), numbers.dtype, 25)
+    np.testing.assert_array_equal(file.read(3, 17), numbers[3:])
+    with pytest.raises(EOFError, match="the file ends 40 bytes before its array does"):
+        file.read(15, 10)

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import contextlib
-import warnings
 from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
-from fastfactor.exceptions import ConvergenceWarning
+from fastfactor.exceptions import ConvergenceWarning, warn_caller
 from fastfactor.handing import call_on_cluster, decompose_on_cluster, is_dask
 from fastfactor.matrix.centring import Centred, centre_columns
 from fastfactor.matrix.inputs import is_sparse
@@ -201,11 +200,10 @@ def _warn_when_short(found: Decomposition, search: Search) -> bool:
     """Return whether all triplets met the tolerance, having warned if not."""
     good = found.residuals <= search.tol
     if not good.all():
-        warnings.warn(
+        warn_caller(
             f"{int(good.sum())} of {search.k} singular triplets reached the residual {search.tol:.1e} in "
             f"{found.n_passes} passes; the largest residual is {found.residuals.max():.1e}",
             ConvergenceWarning,
-            stacklevel=4,  # the caller of svd or pca
         )
     return bool(good.all())
 

@@ -269,7 +269,8 @@ class Factorization(Incremental, Predicting, WithIds):
         cols : (len(rows), n) int64 array
             Best first; of equal predictions the lower column comes first. Padded with -1 where there are fewer.
         scores : (len(rows), n) array
-            Their predictions, padded with NaN. A prediction that is NaN or -inf is not recommended.
+            Their predictions, the link applied, padded with NaN. What is NaN or -inf before that is not recommended;
+            the order too is that before it, which the links of all losses that have a name keep.
 
         Raises
         ------

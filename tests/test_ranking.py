@@ -109,7 +109,10 @@ def test_scores_are_predictions():
     assert (np.diff(scores) <= 0).all()
 
 
-@pytest.mark.parametrize("loss", ["logistic", "poisson", ff.Loss(lambda x, p: abs(x - p), lambda x, p: p - x, link=np.sinh)])
+OWN = ff.Loss(lambda x, p: abs(x - p), lambda x, p: p - x, link=np.sinh)
+
+
+@pytest.mark.parametrize("loss", ["logistic", "poisson", OWN], ids=["logistic", "poisson", "own"])
 def test_scores_have_the_link(loss):
     rng = np.random.default_rng(6)
     arrays = [rng.standard_normal(s).astype(np.float32) for s in ((50, 9), (20, 9), 50, 20)]
@@ -118,7 +121,8 @@ def test_scores_have_the_link(loss):
     np.testing.assert_array_equal(cols, replace(model, loss="squared").recommend(np.arange(50), 30)[0])
     assert (cols[:, 20:] == -1).all()
     assert np.isnan(scores[:, 20:]).all()
-    np.testing.assert_allclose(scores[:, :20], model.predict(np.arange(50)[:, None], cols[:, :20]), rtol=1e-4, atol=1e-5)
+    expected = model.predict(np.arange(50)[:, None], cols[:, :20])
+    np.testing.assert_allclose(scores[:, :20], expected, rtol=1e-4, atol=1e-5)
 
 
 def test_rows_may_repeat_be_none_or_be_one():

@@ -39,8 +39,9 @@ class Observations:
     ----------
     shape : (int, int)
     indptr : (n_rows + 1,) int64 array
-    indices : (n_entries,) int32 or int64 array
-    data : (n_entries,) float32, float64, complex64 or complex128 array
+    indices : (n_entries or more,) int32 or int64 array
+    data : (n_entries or more,) float32, float64, complex64 or complex128 array
+        scipy's arrays may have room after the entries that `indptr` knows.
     mean, std : number
         Of the values.
     """

@@ -26,7 +26,8 @@ N_PARTS = 16  # row slices; fixed, so that sums do not depend on the thread coun
 def fixed_parts(n_rows: int) -> NDArray[np.int64]:
     """Return the boundaries of at most N_PARTS slices of `n_rows` rows, multiples of four all."""
     quads = n_rows // 4
-    return 4 * (np.arange(min(N_PARTS, max(1, quads // 16)) + 1) * quads // min(N_PARTS, max(1, quads // 16)))
+    n_parts = min(N_PARTS, max(1, quads // 16))
+    return 4 * (np.arange(n_parts + 1) * quads // n_parts)
 
 
 def pad_matrix(V: Array) -> Array:

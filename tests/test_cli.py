@@ -121,6 +121,19 @@ def test_recommendations(call, folder, tmp_path):
     assert [line.split("\t")[0] for line in printed.splitlines()] == ["u3", "u3"]
 
 
+def test_ids_from_a_file(call, folder, tmp_path):
+    """One a line, with a byte order mark or without; other characters that end lines elsewhere are part of an id."""
+    path = tmp_path / "rows.txt"
+    expected = call("recommend", folder / "model", "u3", "u4", "-n", 2)[1]
+    for content in (b"u3\nu4\n", b"\xef\xbb\xbfu3\r\nu4"):
+        path.write_bytes(content)
+        assert call("recommend", folder / "model", "--rows", path, "-n", 2)[1] == expected
+    for content, word in (("u3\u2028u4\n".encode(), "'u3\\u2028u4'"), (b"u3\n\xff\n", "rows.txt is not UTF-8")):
+        path.write_bytes(content)
+        code, _, err = call("recommend", folder / "model", "--rows", path)
+        assert (code, word in err) == (Code.BAD_INPUT, True)
+
+
 def test_predictions(call, folder, tmp_path):
     model = ff.load(folder / "model")
     (tmp_path / "pairs.csv").write_text("user,film\nu5,f6\nnobody,f6\n")

@@ -112,6 +112,16 @@ def read_for(model: Any, paths: Sequence[Path], options: dict[str, Any], unknown
     return Labelled((*places, values), shape)
 
 
+def read_ids(path: Path) -> list[str]:
+    """Return the lines of a file of ids, each as it is between its ends."""
+    with failing_with(Code.BAD_INPUT):
+        try:
+            with path.open(encoding="utf-8-sig") as lines:
+                return [line.rstrip("\n") for line in lines]
+        except UnicodeDecodeError as error:
+            raise ValueError(f"{path} is not UTF-8: {error}") from None
+
+
 def load(path: Path, **options: Any) -> Any:
     """Open a saved model, or fail with the code for bad input."""
     from fastfactor import storage

@@ -249,6 +249,16 @@ def test_bad_places_of_a_frame_are_named(client, rows, error, message, shape):
         ff.dask.fit(frame, client=client, shape=shape, **PLAIN)
 
 
+@pytest.mark.parametrize("width", [30, 60])
+def test_index_arrays_of_chunks_are_looked_at(dense, client, width):
+    bad = as_sparse(dense).tocsc()[:, :width]
+    bad.indices[5] = 1 << 20
+    chunks = [da.from_delayed(dask.delayed(bad), bad.shape, dtype=bad.dtype) for _ in range(60 // width)]
+    for function in (ff.fit, ff.svd):
+        with pytest.raises(ValueError, match=r"X: row index\[5\] is 1048576, outside 0\.\.119"):
+            function(da.concatenate(chunks, axis=1), 3)
+
+
 def test_places_of_a_frame_may_be_unsigned(dense, client, tmp_path):
     X = make_inputs(dense, tmp_path)["frame"]
     expected = ff.dask.fit(X, client=client, **PLAIN)

@@ -51,7 +51,7 @@ def fit(
     shape: tuple[int, int] | None = None,
     biases: bool | str = "auto",
     regularization: Any = "auto",
-    learning_rate: float | str = "auto",
+    learning_rate: Any = "auto",
     max_epochs: int | None = None,
     validation: Any = None,
     seed: int = 0,

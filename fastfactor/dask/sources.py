@@ -13,7 +13,7 @@ from fastfactor.dask.cluster import spread
 from fastfactor.dask.parts import Part, make_part
 from fastfactor.matrix.inputs import check_shape, is_sparse
 from fastfactor.matrix.labelled import StoredGrid
-from fastfactor.matrix.structure import as_index
+from fastfactor.matrix.structure import as_index, check_structure
 
 Parts = tuple[list[Any], NDArray[np.int64], int, int]
 
@@ -74,7 +74,8 @@ def _from_array(X: Any, client: Any, n_parts: int, missing_is_zero: bool) -> Par
 
 def _join_bands(number: int, bands: list[list[Any]], n_rows: int, n_cols: int, missing_is_zero: bool) -> Part:
     rows = []
-    for band in bands:
+    for blocks in bands:
+        band = [check_structure(block, "X") if is_sparse(block) else block for block in blocks]
         if len(band) == 1:
             rows.append(band[0])
         elif all(is_sparse(block) for block in band):

@@ -123,7 +123,11 @@ class Factorization(Incremental, Predicting, WithIds):
         return f"Factorization({n_rows} x {n_cols}, rank={self.rank}, dtype={self.U.dtype})"
 
     def _broadcast(self, rows: ArrayLike, cols: ArrayLike) -> tuple[NDArray[Any], NDArray[Any], tuple[int, ...]]:
-        rows, cols = np.broadcast_arrays(as_array(rows, "rows"), as_array(cols, "cols"))
+        rows, cols = as_array(rows, "rows"), as_array(cols, "cols")
+        try:
+            rows, cols = np.broadcast_arrays(rows, cols)
+        except ValueError:
+            raise ValueError(f"rows {rows.shape} and cols {cols.shape} do not broadcast") from None
         return self._positions(rows, 0, "rows"), self._positions(cols, 1, "cols"), rows.shape
 
     def _link(self, predictions: NDArray[Any]) -> NDArray[Any]:

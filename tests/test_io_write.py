@@ -139,6 +139,13 @@ def test_factors_alone(tmp_path, model):
         write_predictions(tmp_path / "P.csv", complex_model, ([0], [0]))
 
 
+def test_what_cannot_be_written_is_named(tmp_path, model):
+    with pytest.raises(ValueError, match=r"rows \(2,\) and cols \(3,\) do not broadcast"):
+        write_predictions(tmp_path / "p.csv", model, ([0, 1], [0, 1, 2]))
+    with pytest.raises(FileNotFoundError, match=r"there is no such folder: .*nowhere'$"):
+        write_predictions(tmp_path / "nowhere" / "p.csv", model, ([0], [0]))
+
+
 def test_what_fails_leaves_what_was_there(tmp_path, model):
     path = tmp_path / "a.csv"
     path.write_text("mine")

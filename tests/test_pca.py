@@ -91,3 +91,14 @@ def test_a_short_result_warns_the_caller():
     with pytest.warns(ConvergenceWarning, match="triplets reached the residual") as caught:
         pca(X, 10, max_passes=8)
     assert caught[0].filename == __file__
+
+
+def test_new_rows_that_do_not_fit_are_named():
+    result = pca(random_sparse(40, 30), 2)
+    for X in (np.ones(30), np.ones((3, 5)), sp.csr_array((3, 5))):
+        with pytest.raises(ValueError, match=r"X has shape .*, the components are of 30 columns"):
+            result.transform(X)
+    bad = sp.csr_array(random_sparse(40, 30))
+    bad.indices[0] = 1 << 20
+    with pytest.raises(ValueError, match=r"X: column index\[0\] is 1048576, outside 0\.\.29"):
+        result.transform(bad)

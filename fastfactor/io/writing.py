@@ -167,7 +167,7 @@ def write_predictions(path: Path_, model: Any, pairs: Labelled | tuple[ArrayLike
         labels = pairs.row_labels, pairs.col_labels
         known = (rows < model.shape[0]) & (cols < model.shape[1])
     else:
-        rows, cols = (np.ravel(each) for each in np.broadcast_arrays(*pairs))
+        rows, cols, _ = model._broadcast(*pairs)
         known = np.ones(len(rows), np.bool_)
     spell_row, spell_col = (_speller(each) for each in labels)
     with _table(path) as write:

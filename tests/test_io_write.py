@@ -142,7 +142,7 @@ def test_factors_alone(tmp_path, model):
 def test_what_cannot_be_written_is_named(tmp_path, model):
     with pytest.raises(ValueError, match=r"rows \(2,\) and cols \(3,\) do not broadcast"):
         write_predictions(tmp_path / "p.csv", model, ([0, 1], [0, 1, 2]))
-    with pytest.raises(FileNotFoundError, match=r"there is no such folder: .*nowhere'$"):
+    with pytest.raises(FileNotFoundError, match=r"No such file or directory: .*nowhere'$"):
         write_predictions(tmp_path / "nowhere" / "p.csv", model, ([0], [0]))
 
 

@@ -24,7 +24,6 @@ from fastfactor.options import (
     check_stored,
     check_weak,
     check_weight,
-    refuse_unbuilt,
 )
 from fastfactor.posterior import fit_posterior
 from fastfactor.problems import Problem, fit_missing, fit_positives, fit_zero
@@ -205,9 +204,12 @@ def fit(
     others, limit = check_weight(unobserved_weight, unobserved, options.loss), check_memory(max_memory)
     if isinstance(X, StoredGrid):
         check_stored(unobserved, sample_weight, n_samples)
-    if unobserved == "weak" or (unobserved == "zero" and sample_weight is not None):
+    if max_memory is not None and (unobserved == "weak" or (unobserved == "zero" and sample_weight is not None)):
         weighted = "" if unobserved == "weak" else " with a sample_weight"
-        refuse_unbuilt(f"unobserved={unobserved!r}{weighted}", max_memory=(max_memory, None))
+        raise NotImplementedError(
+            f"max_memory is not available yet for unobserved={unobserved!r}{weighted}: leave it at None "
+            f"(got {max_memory!r})"
+        )
     if unobserved == "weak":
         check_weak(options, learning_rate)
     matrix, shape = without_ids(X, shape)

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import contextlib
-import warnings
 from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
-from fastfactor.exceptions import ConvergenceWarning
+from fastfactor.exceptions import ConvergenceWarning, warn_caller
 from fastfactor.handing import call_on_cluster, decompose_on_cluster, is_dask
 from fastfactor.matrix.centring import Centred, centre_columns
 from fastfactor.matrix.inputs import is_sparse
@@ -19,7 +18,7 @@ from fastfactor.matrix.operand import BLOCK
 from fastfactor.matrix.operators import check_matrix, frobenius_norm, is_dense
 from fastfactor.matrix.streaming import is_stream, measure_stream
 from fastfactor.matrix.structure import as_array, check_structure
-from fastfactor.options import check_flag, check_integer, check_real, check_seed
+from fastfactor.options import check_flag, check_integer, check_real, check_seed, is_same
 from fastfactor.results import PCAResult, SVDResult
 from fastfactor.solvers.dispatch import Decomposition, decompose, decompose_operand
 from fastfactor.solvers.triplets import Search, basis_size
@@ -138,7 +137,7 @@ def svds(
 def _check_on_cluster(which: str, v0: Any, n_threads: Any) -> None:
     """Refuse what is not available where A is a Dask array."""
     for name, value, usual in (("which", which, "LM"), ("v0", v0, None), ("n_threads", n_threads, None)):
-        if value is not usual and (usual is None or value != usual):
+        if not is_same(value, usual):
             raise ValueError(f"{name} must be {usual!r} where A is a Dask array, got {value!r}")
 
 
@@ -201,11 +200,10 @@ def _warn_when_short(found: Decomposition, search: Search) -> bool:
     """Return whether all triplets met the tolerance, having warned if not."""
     good = found.residuals <= search.tol
     if not good.all():
-        warnings.warn(
+        warn_caller(
             f"{int(good.sum())} of {search.k} singular triplets reached the residual {search.tol:.1e} in "
             f"{found.n_passes} passes; the largest residual is {found.residuals.max():.1e}",
             ConvergenceWarning,
-            stacklevel=4,  # the caller of svd or pca
         )
     return bool(good.all())
 

@@ -243,8 +243,8 @@ def show_approximation(library: Library, rank: int, seed: int, n_threads: int | 
     return model
 
 
-def show_neighbours(library: Library, model: Factorization, modules: Sequence[str], n: int = 3) -> None:
-    """Print the modules most similar to each of `modules` that the library has."""
+def show_neighbours(library: Library, model: Factorization, modules: Sequence[str]) -> None:
+    """Print the three modules most similar to each of `modules` that the library has."""
     _head(3, "Neighbours: largest cosine between rows of that U V'", "no offsets; W is tf-idf of the log counts")
     similarity = compute_similarity(model)
     np.fill_diagonal(similarity, -1)
@@ -253,7 +253,7 @@ def show_neighbours(library: Library, model: Factorization, modules: Sequence[st
     width = max(map(len, shown), default=0) + 2
     for module in shown:
         scores = similarity[place[module]]
-        nearest = np.argsort(-scores, kind="stable")[:n]
+        nearest = np.argsort(-scores, kind="stable")[:3]
         print(f"  {module:<{width}}" + ", ".join(f"{library.modules[r]} {scores[r]:.2f}" for r in nearest))
 
 

@@ -177,6 +177,8 @@ def _temporary(folder: Path) -> Iterator[tuple[Any, str]]:
 @contextlib.contextmanager
 def replacing(path: Path) -> Iterator[str]:
     """Give the name of a file to write, which takes the place of `path` when all went well."""
+    if not path.parent.is_dir():
+        raise FileNotFoundError(2, os.strerror(2), str(path.parent))  # which the name of a temporary file would hide
     with _temporary(path.parent) as (file, name):
         file.close()  # others open it by its name
         yield name

@@ -6,6 +6,8 @@ import inspect
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from fastfactor.options import is_same
+
 
 def is_dask(X: Any) -> bool:
     """Whether this is an array or a DataFrame of Dask."""
@@ -33,7 +35,7 @@ def call_on_cluster(function: Callable[..., Any], given: Mapping[str, Any]) -> A
     known = inspect.signature(called).parameters
     (first, _), *options = inspect.signature(function).parameters.items()
     for name, parameter in options:
-        if name not in known and given[name] is not parameter.default and given[name] != parameter.default:
+        if name not in known and not is_same(given[name], parameter.default):
             raise ValueError(f"{name} is not available where {first} is a Dask collection, got {given[name]!r}")
     return called(given[first], **{name: given[name] for name, _ in options if name in known})
 

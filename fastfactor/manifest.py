@@ -104,7 +104,7 @@ class Encoder:
             return {_TAG: "ids", "kind": value.kind, "value": parts}
         if isinstance(value, np.ndarray):
             self.arrays[name] = _as_plain(value, name)
-            return {_TAG: "array", "name": name}
+            return refer(name)
         if isinstance(value, np.generic):
             if value.dtype.kind not in "biufc":
                 raise TypeError(f"{name} cannot be saved: it is a {value.dtype}")
@@ -131,7 +131,7 @@ class Encoder:
 
 
 def refer(name: str) -> Any:
-    """Return what stands in the fields for an array that is written without `Encoder`."""
+    """Return what stands in the fields for an array, which may also be written without `Encoder`."""
     return {_TAG: "array", "name": name}
 
 

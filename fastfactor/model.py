@@ -123,7 +123,11 @@ class Factorization(Incremental, Predicting, WithIds):
         return f"Factorization({n_rows} x {n_cols}, rank={self.rank}, dtype={self.U.dtype})"
 
     def _broadcast(self, rows: ArrayLike, cols: ArrayLike) -> tuple[NDArray[Any], NDArray[Any], tuple[int, ...]]:
-        rows, cols = np.broadcast_arrays(as_array(rows, "rows"), as_array(cols, "cols"))
+        rows, cols = as_array(rows, "rows"), as_array(cols, "cols")
+        try:
+            rows, cols = np.broadcast_arrays(rows, cols)
+        except ValueError:
+            raise ValueError(f"rows {rows.shape} and cols {cols.shape} do not broadcast") from None
         return self._positions(rows, 0, "rows"), self._positions(cols, 1, "cols"), rows.shape
 
     def _link(self, predictions: NDArray[Any]) -> NDArray[Any]:
@@ -269,7 +273,8 @@ class Factorization(Incremental, Predicting, WithIds):
         cols : (len(rows), n) int64 array
             Best first; of equal predictions the lower column comes first. Padded with -1 where there are fewer.
         scores : (len(rows), n) array
-            Their predictions, padded with NaN. A prediction that is NaN or -inf is not recommended.
+            Their predictions, the link applied, padded with NaN. What is NaN or -inf before that is not recommended;
+            the order too is that before it, which the links of all losses that have a name keep.
 
         Raises
         ------

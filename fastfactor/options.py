@@ -79,16 +79,16 @@ def check_seed(seed: Any) -> int:
     return check_integer(seed, "seed", 0, (1 << 64) - 1)
 
 
-def check_real(value: Any, name: str, *, minimum: float = 0.0, strict: bool = False) -> float:
-    """Return `value` as a finite float of at least (`strict`: above) `minimum`, or raise naming the argument."""
+def check_real(value: Any, name: str, *, strict: bool = False) -> float:
+    """Return `value` as a finite float of at least (`strict`: above) 0, or raise naming the argument."""
     if isinstance(value, bool) or not isinstance(value, numbers.Real):
         raise TypeError(f"{name} must be a number, got {value!r}")
     try:
         value = float(value)
     except OverflowError:
         raise ValueError(f"{name} must be in the range of float64, got {show_integer(int(value))}") from None
-    if not math.isfinite(value) or value < minimum or (strict and value == minimum):
-        raise ValueError(f"{name} must be finite and {'above' if strict else 'at least'} {minimum:g}, got {value}")
+    if not math.isfinite(value) or value < 0 or (strict and value == 0):
+        raise ValueError(f"{name} must be finite and {'above' if strict else 'at least'} 0, got {value}")
     return value
 
 
@@ -145,9 +145,14 @@ def check_row_penalties(value: Any, name: str) -> tuple[Any, Any]:
     return sides[0], sides[1]
 
 
+def is_auto(value: Any) -> bool:
+    """Whether an argument is left to the fit."""
+    return isinstance(value, str) and value == "auto"
+
+
 def check_learning_rate(value: Any) -> tuple[float | None, tuple[Any, Any] | None]:
     """Return the largest step and the pace of rows and columns, as `Options` has them."""
-    if isinstance(value, str) and value == "auto":
+    if is_auto(value):
         return None, None
     if not isinstance(value, tuple | list):
         return check_real(value, "learning_rate", strict=True), None
@@ -165,6 +170,11 @@ def check_lengths(options: Options, shape: tuple[int, int]) -> None:
         for side, n, what in zip(pair or (), shape, ("rows", "columns"), strict=False):
             if np.ndim(side) and len(side) != n:
                 raise ValueError(f"{name} has {len(side)} numbers for the {n} {what} of X")
+
+
+def is_same(value: Any, usual: Any) -> bool:
+    """Whether an argument is what it usually is; arrays, models and the like are no number and no word."""
+    return value is usual or (np.isscalar(value) and bool(value == usual))
 
 
 def check_flag(value: Any, name: str) -> bool:
@@ -185,16 +195,16 @@ def check_flags(value: Any, name: str) -> tuple[bool, bool]:
 _UNITS = {"": 1, "k": 10**3, "m": 10**6, "g": 10**9, "t": 10**12, "ki": 2**10, "mi": 2**20, "gi": 2**30, "ti": 2**40}
 
 
-def check_memory(value: Any, name: str = "max_memory") -> float:
-    """Return a number of bytes from one or from text like "400MB" or "1.5 GiB"; infinity for None."""
+def check_memory(value: Any) -> float:
+    """Return `max_memory` in bytes, from a number or from text like "400MB" or "1.5 GiB"; infinity for None."""
     if value is None:
         return math.inf
     if not isinstance(value, str):
-        return check_real(value, name, strict=True)
+        return check_real(value, "max_memory", strict=True)
     match = re.fullmatch(r"\s*([0-9]+(?:\.[0-9]*)?)\s*([kmgt]i?)?b?\s*", value, re.IGNORECASE)
     if match is None:
-        raise ValueError(f"{name} must be a number of bytes or text like '400MB' or '2GiB', got {value!r}")
-    return check_real(float(match[1]) * _UNITS[(match[2] or "").lower()], name, strict=True)
+        raise ValueError(f"max_memory must be a number of bytes or text like '400MB' or '2GiB', got {value!r}")
+    return check_real(float(match[1]) * _UNITS[(match[2] or "").lower()], "max_memory", strict=True)
 
 
 def refuse_beyond(limit: float, needed: Mapping[str, float], advice: str = "", what: str = "this fit") -> None:
@@ -205,14 +215,6 @@ def refuse_beyond(limit: float, needed: Mapping[str, float], advice: str = "", w
         raise MemoryError(
             f"max_memory is {limit / 1e6:,.0f} MB, but {what} needs {total / 1e6:,.0f} MB: {parts}{advice}"
         )
-
-
-def refuse_unbuilt(problem: str, **arguments: tuple[Any, Any]) -> None:
-    """Raise NotImplementedError for an argument that `problem` lacks and that is not at the default it has."""
-    for name, (value, default) in arguments.items():
-        if value is default or (isinstance(value, int | float) and value == default):
-            continue
-        raise NotImplementedError(f"{name} is not available yet for {problem}: leave it at {default!r} (got {value!r})")
 
 
 def check_weak(options: Options, learning_rate: Any) -> None:
@@ -249,7 +251,7 @@ def check_sampling(posterior_samples: Any, arguments: Mapping[str, Any]) -> int:
     }
     for name, choices in allowed.items():
         value = arguments[name]
-        if not any(value is choice or (np.isscalar(value) and value == choice) for choice in choices):
+        if not any(is_same(value, choice) for choice in choices):
             listed = " or ".join(dict.fromkeys(map(repr, choices[:2])))
             raise ValueError(f"{name} must be {listed} where posterior_samples is given, got {value!r}")
     return n_samples
@@ -320,12 +322,12 @@ def check_options(given: Mapping[str, Any]) -> Options:
     """
     unobserved, biases, callback = given["unobserved"], given["biases"], given["callback"]
     max_epochs, max_seconds = given["max_epochs"], given["max_seconds"]
-    if not isinstance(biases, bool | np.bool_ | str) or (isinstance(biases, str) and biases != "auto"):
+    if not (is_auto(biases) or isinstance(biases, bool | np.bool_)):
         raise ValueError(f"biases must be True, False or 'auto', got {biases!r}")
     if callback is not None and not callable(callback):
         raise TypeError(f"callback must be callable, got {callback!r}")
     penalty: tuple[Any, Any] | None = None
-    if not (isinstance(given["regularization"], str) and given["regularization"] == "auto"):
+    if not is_auto(given["regularization"]):
         penalty = check_row_penalties(given["regularization"], "regularization")
     elif unobserved == "zero":
         penalty = (0.0, 0.0)
@@ -340,7 +342,7 @@ def check_options(given: Mapping[str, Any]) -> Options:
     return Options(
         rank=check_integer(given["rank"], "rank", 1, MOST_COLUMNS),
         loss=known,
-        biases=unobserved == "missing" and not any(signs) if isinstance(biases, str) else bool(biases),
+        biases=unobserved == "missing" and not any(signs) if is_auto(biases) else bool(biases),
         penalty=penalty,
         l1_penalty=l1_penalty,
         nonnegative=signs,

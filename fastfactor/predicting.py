@@ -40,7 +40,7 @@ class Predicting:
         IndexError
             If one is outside the matrix; negative positions do not count from the end.
         ValueError
-            If `return_std` is asked of a model without samples.
+            If they do not broadcast, or `return_std` is asked of a model without samples.
 
         Examples
         --------

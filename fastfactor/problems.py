@@ -13,7 +13,8 @@ from fastfactor.kernels.losses import LOSSES, find_loss, find_traits
 from fastfactor.kernels.update import Factors
 from fastfactor.matrix.domains import check_domain, check_labels, locate_in
 from fastfactor.matrix.grid import Grid, Held
-from fastfactor.matrix.inputs import Observations, as_dense, as_observations, is_sparse
+from fastfactor.matrix.inputs import Observations, as_dense, as_observations, is_sparse, without_ids
+from fastfactor.matrix.labelled import StoredGrid
 from fastfactor.matrix.mapped import drop_pages
 from fastfactor.matrix.positives import Positives, as_positives, store_rows
 from fastfactor.matrix.sizes import measure
@@ -70,10 +71,8 @@ def fit_zero(problem: Problem, options: Options, journal: Journal | None = None)
         raise ValueError(
             f"duplicates must be 'sum' (or the default) where unobserved='zero', got {problem.duplicates!r}"
         )
-    if problem.limit < np.inf and hasattr(X, "shape") and hasattr(X, "dtype"):
-        item = check_dtype(dtype, X.dtype, X.dtype if X.dtype.kind in "fc" else np.float64).itemsize
-        made = 0 if isinstance(X, np.ndarray) else X.shape[0] * X.shape[1] * item
-        refuse_beyond(problem.limit, predict_dense_memory(X.shape, made, item, options.rank))
+    if problem.limit < np.inf:
+        _check_dense_room(problem, options)
     A = as_dense(X, shape=problem.shape)
     work = A.size * options.rank * (options.max_epochs or count_epochs_of_all(A.shape))
     if work > _SLOW_DENSE_WORK:
@@ -117,12 +116,17 @@ def fit_missing(problem: Problem, options: Options, journal: Journal | None = No
     computed = check_dtype(problem.dtype, observed.data.dtype, np.float32)
     _check_real_only(options, computed)
     if observed.std == 0:
-        warn_caller(
-            f"all stored values of X equal {observed.data[0]}: with unobserved='missing' there is nothing to learn but "
-            "that; for implicit feedback use unobserved='weak'"
-        )
+        warn_of_one_value(observed.data[0])
     weights = _weigh(problem, observed)
     return _fit_entries("missing", problem, observed, weights, computed, options, journal)
+
+
+def warn_of_one_value(value: Any) -> None:
+    """Warn that there is nothing to learn from what is stored."""
+    warn_caller(
+        f"all stored values of X equal {value}: with unobserved='missing' there is nothing to learn but that; for "
+        "implicit feedback use unobserved='weak'"
+    )
 
 
 def _weigh(problem: Problem, observed: Observations) -> NDArray[np.float64] | None:
@@ -209,18 +213,36 @@ def _hold_positives(validation: Any, positives: Positives, options: Options) -> 
     return HeldRanks.of(positives, stored.indptr, stored.indices, options.rank, options.seed)
 
 
+def _dtype_of(X: Any) -> np.dtype[Any]:
+    """Return the dtype of the values of what `measure` knows."""
+    if isinstance(X, StoredGrid):
+        return np.dtype(X.observations.data.dtype)
+    return np.dtype(np.asarray(X[2]).dtype if isinstance(X, tuple) else X.dtype)
+
+
+def _check_dense_room(problem: Problem, options: Options) -> None:
+    """Raise a MemoryError if a fit of every entry would take more than the limit."""
+    X, shape = without_ids(problem.X, problem.shape)
+    size = measure(X, shape)
+    if size is None:  # no matrix at all, as the conversion will say
+        return
+    own = _dtype_of(X)
+    item = check_dtype(problem.dtype, own, own if own.kind in "fc" else np.float64).itemsize
+    made = 0 if isinstance(X, np.ndarray) else size.shape[0] * size.shape[1] * item
+    refuse_beyond(problem.limit, predict_dense_memory(size.shape, made, item, options.rank))
+
+
 def _check_room(problem: Problem, options: Options) -> None:
     """Raise a MemoryError if a fit of stored entries would take more than the limit."""
     X, validation = problem.X, problem.validation
     size = measure(X, problem.shape)
     if size is None:  # no matrix at all, as the conversion will say
         return
-    values = X.observations.data.dtype if size.on_disk else np.asarray(X[2]).dtype if isinstance(X, tuple) else X.dtype
     held = validation if isinstance(validation, float) else 0.0
     if validation is not None and validation is not False and not isinstance(validation, float):
         given = measure(validation)
         held = 0.0 if given is None else given.n_entries / size.n_entries
-    computed = check_dtype(problem.dtype, values, np.float32)
+    computed = check_dtype(problem.dtype, _dtype_of(X), np.float32)
     is_usual = options.loss == "squared" and _is_centred(options)
     planned = Planned(
         rank=options.rank,

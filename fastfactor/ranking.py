@@ -37,6 +37,9 @@ def recommend(
         right = np.column_stack([right, model.col_bias])
     cols, scores = select_top(left, right, positions, seen, n, n_threads)
     scores += (model.row_bias[positions] + model.mean)[:, None]
+    there = cols >= 0
+    with np.errstate(over="ignore"):
+        scores[there] = model._link(scores[there])
     return cols, scores
 
 

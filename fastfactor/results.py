@@ -10,6 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.sparse.linalg import LinearOperator
 
+from fastfactor.matrix.inputs import is_sparse
+from fastfactor.matrix.structure import as_array, check_structure
 from fastfactor.options import check_choice, check_real
 from fastfactor.solvers.dispatch import choose_signs
 
@@ -253,10 +255,13 @@ class PCAResult(SVDResult):
 
         Raises
         ------
-        ValueError
-            If the result does not come from `pca`.
+        TypeError, ValueError
+            If the result does not come from `pca`, or X is no matrix of as many columns as it has.
         """
         if self.mean is None or self.scale is None:
             raise ValueError("this result has no mean and scale: it does not come from pca")
+        X = check_structure(X, "X") if is_sparse(X) else as_array(X, "X")
+        if X.ndim != 2 or X.shape[1] != len(self.mean):
+            raise ValueError(f"X has shape {X.shape}, the components are of {len(self.mean)} columns")
         V = self.Vt.conj().T / self.scale[:, None]
         return np.asarray(X @ V - self.mean @ V)

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import numbers
-import warnings
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy.sparse.linalg import ArpackNoConvergence, aslinearoperator
 
-from fastfactor.exceptions import ConvergenceWarning
+from fastfactor.exceptions import ConvergenceWarning, warn_caller
 from fastfactor.solvers.dispatch import Decomposition
 
 Array = NDArray[Any]
@@ -88,6 +87,6 @@ def report_failure(found: Decomposition, bound: float, solver: str) -> None:
     if solver == "propack":
         raise np.linalg.LinAlgError(f"k={k} singular triplets did not converge within {found.n_passes} passes: {text}")
     if solver == "lobpcg":
-        warnings.warn(f"Exited at iteration {found.n_passes}: {text}", ConvergenceWarning, stacklevel=3)
+        warn_caller(f"Exited at iteration {found.n_passes}: {text}", ConvergenceWarning)
         return
     raise ArpackNoConvergence(f"No convergence: {text}", found.s[good], found.Vh[good].conj().T)

@@ -1,5 +1,7 @@
 """The command line: what each command writes and prints, exit codes, signals, a terminal and a pipe."""
 
+import bz2
+import gzip
 import json
 import os
 import signal
@@ -9,6 +11,7 @@ from subprocess import DEVNULL, PIPE
 
 import numpy as np
 import pytest
+import scipy.io
 import scipy.sparse as sp
 from conftest import run_python, start_python
 
@@ -118,6 +121,19 @@ def test_recommendations(call, folder, tmp_path):
     assert [line.split("\t")[0] for line in printed.splitlines()] == ["u3", "u3"]
 
 
+def test_ids_from_a_file(call, folder, tmp_path):
+    """One a line, with a byte order mark or without; other characters that end lines elsewhere are part of an id."""
+    path = tmp_path / "rows.txt"
+    expected = call("recommend", folder / "model", "u3", "u4", "-n", 2)[1]
+    for content in (b"u3\nu4\n", b"\xef\xbb\xbfu3\r\nu4"):
+        path.write_bytes(content)
+        assert call("recommend", folder / "model", "--rows", path, "-n", 2)[1] == expected
+    for content, word in (("u3\u2028u4\n".encode(), "'u3\\u2028u4'"), (b"u3\n\xff\n", "rows.txt is not UTF-8")):
+        path.write_bytes(content)
+        code, _, err = call("recommend", folder / "model", "--rows", path)
+        assert (code, word in err) == (Code.BAD_INPUT, True)
+
+
 def test_predictions(call, folder, tmp_path):
     model = ff.load(folder / "model")
     (tmp_path / "pairs.csv").write_text("user,film\nu5,f6\nnobody,f6\n")
@@ -195,6 +211,25 @@ def test_a_model_without_ids_takes_positions(call, tmp_path, ratings):
     (tmp_path / "pairs.csv").write_text("ann,5\n")
     code, _, err = call("predict", tmp_path / "m", tmp_path / "pairs.csv", tmp_path / "out.csv", "--no-header")
     assert (code, "'ann' is no integer" in err) == (Code.BAD_INPUT, True)
+    (tmp_path / "pairs.csv").write_text("3,5\n-2,7\n")
+    code, _, err = call("predict", tmp_path / "m", tmp_path / "pairs.csv", tmp_path / "out.csv", "--no-header")
+    assert (code, "holds row -2, the model has 60 from 0 on" in err) == (Code.BAD_INPUT, True)
+
+
+def test_packed_files_are_told_by_their_format(call, tmp_path, ratings):
+    """Positions of a model without ids are read from text as integers, however it is packed, and from nothing else."""
+    sp.save_npz(tmp_path / "a.npz", ratings)
+    assert call("fit", tmp_path / "a.npz", tmp_path / "m", *FIT, "--max-epochs", 2)[0] == 0
+    scipy.io.mmwrite(tmp_path / "a.mtx", ratings)
+    for name, pack in (("a.mtx.gz", gzip.compress), ("a.mtx.bz2", bz2.compress)):
+        (tmp_path / name).write_bytes(pack((tmp_path / "a.mtx").read_bytes()))
+    entries = ratings.tocoo()
+    lines = "\n".join(f"{r},{c},{x}" for r, c, x in zip(*entries.coords, entries.data, strict=True))
+    for name, pack in (("a.csv.gz", gzip.compress), ("a.CSV.bz2", bz2.compress)):
+        (tmp_path / name).write_bytes(pack(f"row,col,value\n{lines}\n".encode()))
+    found = {call("evaluate", tmp_path / "m", path)[:2] for path in sorted(tmp_path.glob("a.*"))}
+    assert len(found) == 1
+    assert found.pop()[0] == Code.DONE
 
 
 def test_demo_is_the_one_of_the_package(call):

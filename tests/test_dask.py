@@ -166,6 +166,36 @@ def test_pca(client, wide, form, options):
         np.testing.assert_allclose(getattr(found, name), getattr(expected, name), rtol=1e-9, atol=1e-14)
 
 
+@pytest.mark.parametrize("size", [1e200, 1e-200])
+@pytest.mark.parametrize("wide", [False, True])
+def test_squares_neither_overflow_nor_vanish(client, wide, size):
+    A = np.random.default_rng(1).standard_normal((60, 160) if wide else (160, 60))
+    X = da.from_array(A * size, chunks=(20, 60))
+    found, expected = ff.svd(X, 4), ff.svd(A, 4)
+    np.testing.assert_allclose(found.s / size, expected.s, rtol=1e-9)
+    np.testing.assert_allclose(found.frobenius_norm / size, expected.frobenius_norm, rtol=1e-12)
+    for options in ({}, {"scale": True}):
+        found, expected = ff.pca(X, 4, **options), ff.pca(A * size, 4, **options)
+        for name in ("s", "mean", "scale", "frobenius_norm"):
+            np.testing.assert_allclose(getattr(found, name), getattr(expected, name), rtol=1e-9, atol=1e-14 * size)
+
+
+def test_moments_neither_cancel_nor_overflow(client):
+    """Values far from zero, all but equal, are those of a fit in memory: their squares hold nothing of what varies."""
+    A = np.random.default_rng(2).standard_normal((120, 60))
+    for X in (A + 1e9, A * 1e200, (A + 1e9j)):
+        found, expected = (ff.fit(Y, **PLAIN | {"dtype": "float64"}) for Y in (da.from_array(X, chunks=(15, 60)), X))
+        np.testing.assert_allclose(found.mean, expected.mean, rtol=1e-12)
+        np.testing.assert_allclose(found.recipe["scale"], expected.recipe["scale"], rtol=1e-9)
+
+
+def test_entries_of_one_value_are_warned_of(client):
+    with pytest.warns(UserWarning, match=r"all stored values of X equal 3\.3.*unobserved='weak'") as caught:
+        model = ff.dask.fit(da.full((60, 20), 3.3, chunks=(7, 20)), client=client, **PLAIN)
+    assert caught[0].filename == __file__
+    assert model.mean == np.float32(3.3)
+
+
 @pytest.mark.parametrize(
     ("function", "options", "message"),
     [
@@ -200,6 +230,42 @@ def test_bad_input_is_named(dense, client, change, error, message):
         ff.dask.fit(**arguments)
 
 
+@pytest.mark.parametrize(
+    ("rows", "error", "message"),
+    [
+        (["ann", "bob"], TypeError, "X: rows must hold integers, got dtype"),
+        ([0.0, np.nan], TypeError, "X: rows must hold integers, got dtype float64"),
+        ([0, 5], ValueError, r"X: rows go from 0 to 5, outside 0\.\.3"),
+    ],
+)
+@pytest.mark.parametrize("shape", [None, (4, 4)])
+def test_bad_places_of_a_frame_are_named(client, rows, error, message, shape):
+    pd, dd = pytest.importorskip("pandas"), pytest.importorskip("dask.dataframe")
+    frame = dd.from_pandas(pd.DataFrame({"row": rows, "col": [0, 1], "value": [1.0, 2.0]}), npartitions=1)
+    if rows == [0, 5] and shape is None:
+        assert ff.dask.fit(frame, client=client, **PLAIN).shape == (6, 2)
+        return
+    with pytest.raises(error, match=message):
+        ff.dask.fit(frame, client=client, shape=shape, **PLAIN)
+
+
+@pytest.mark.parametrize("width", [30, 60])
+def test_index_arrays_of_chunks_are_looked_at(dense, client, width):
+    bad = as_sparse(dense).tocsc()[:, :width]
+    bad.indices[5] = 1 << 20
+    chunks = [da.from_delayed(dask.delayed(bad), bad.shape, dtype=bad.dtype) for _ in range(60 // width)]
+    for function in (ff.fit, ff.svd):
+        with pytest.raises(ValueError, match=r"X: row index\[5\] is 1048576, outside 0\.\.119"):
+            function(da.concatenate(chunks, axis=1), 3)
+
+
+def test_places_of_a_frame_may_be_unsigned(dense, client, tmp_path):
+    X = make_inputs(dense, tmp_path)["frame"]
+    expected = ff.dask.fit(X, client=client, **PLAIN)
+    found = ff.dask.fit(X.astype({"row": np.uint64, "col": np.uint8}), client=client, **PLAIN)
+    np.testing.assert_array_equal(found.U, expected.U)
+
+
 def test_progress_is_shown(dense, client, capfd):
     X = da.from_array(dense, chunks=(30, 60))
     ff.fit(X, **PLAIN, progress=True)
@@ -212,6 +278,8 @@ def test_progress_is_shown(dense, client, capfd):
 def test_what_the_cluster_cannot_do_is_refused(dense):
     with pytest.raises(ValueError, match="loss is not available where X is a Dask collection, got 'huber'"):
         ff.fit(da.from_array(dense, chunks=(30, 60)), loss="huber")
+    with pytest.raises(ValueError, match="sample_weight is not available where X is a Dask collection"):
+        ff.fit(da.from_array(dense, chunks=(30, 60)), sample_weight=np.ones(dense.shape))
 
 
 KILLING = """

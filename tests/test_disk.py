@@ -434,3 +434,53 @@ def test_a_killed_fit_of_a_grid_goes_on(matrix, grid, tmp_path):
     other = ff.io.build_grid(2 * matrix, tmp_path / "other")
     with pytest.raises(ValueError, match="X"):
         ff.fit(other, 8, **options, checkpoint=kept)
+
+
+@pytest.mark.parametrize("form", ["csr", "csc"])
+def test_what_is_wrong_with_a_sound_file_is_no_damage(matrix, tmp_path, form):
+    path, folder = tmp_path / "matrix.npz", tmp_path / "grid"
+    bad = matrix.copy()
+    bad.data[3] = np.nan
+    sp.save_npz(path, bad.asformat(form))
+    with pytest.raises(ValueError, match=r"^source holds nan at stored entry"):
+        ff.io.build_grid(path, folder)
+    sp.save_npz(path, matrix.asformat(form))
+    with pytest.raises(ValueError, match=r"^dtype must be float32 or float64, got 'int8'"):
+        ff.io.build_grid(path, folder, dtype="int8")
+    sp.save_npz(path, (matrix * 1j).asformat(form))
+    with pytest.raises(ValueError, match=r"^dtype is float32, but .*matrix\.npz holds complex numbers"):
+        ff.io.build_grid(path, folder, dtype="float32")
+
+
+def test_positions_of_any_integers_make_a_grid(tmp_path):
+    path = tmp_path / "matrix.npz"
+    rows, cols, values = np.array([2, 0], np.uint64), np.array([1, 3], np.uint8), np.array([1.0, 2.0])
+    np.savez(path, format=b"coo", shape=(3, 4), row=rows, col=cols, data=values)
+    np.testing.assert_array_equal(ff.io.build_grid(path, tmp_path / "grid").observations.indices, [3, 1])
+    np.savez(path, format=b"coo", shape=(3, 4), row=rows.astype(float), col=cols, data=values)
+    with pytest.raises(ValueError, match=r"matrix\.npz is damaged or no sparse matrix .*row\.npy holds"):
+        ff.io.build_grid(path, tmp_path / "grid")
+
+
+class ShortReads:
+    """A file that gives a few bytes in each call, as the system does beyond 2 GiB."""
+
+    def __init__(self, content):
+        self.content, self.place = content, 0
+
+    def seek(self, place):
+        self.place = place
+
+    def readinto(self, block):
+        part = self.content[self.place : self.place + min(len(block), 5)]
+        block[: len(part)] = part
+        self.place += len(part)
+        return len(part)
+
+
+def test_arrays_in_files_are_read_to_the_end():
+    numbers = np.arange(20)
+    file = mapped.ArrayFile(ShortReads(numbers.tobytes()), numbers.dtype, 25)
+    np.testing.assert_array_equal(file.read(3, 17), numbers[3:])
+    with pytest.raises(EOFError, match="the file ends 40 bytes before its array does"):
+        file.read(15, 10)

@@ -5,7 +5,7 @@ import pytest
 import scipy.sparse as sp
 
 from fastfactor.kernels.sweep import AHEAD
-from fastfactor.matrix.grid import DenseGrid, Making, build_grid, choose_stripes, deal_stripes
+from fastfactor.matrix.grid import Deal, DenseGrid, Making, build_grid, choose_stripes, deal_stripes
 from fastfactor.matrix.inputs import as_dense, as_observations
 
 
@@ -95,6 +95,16 @@ def test_stripes_depend_on_shape_and_entries_alone():
     assert choose_stripes((10**6, 10**6), 10**9) == 32
     assert choose_stripes((1000, 3), 100) == 3
     assert choose_stripes((1, 1000), 100) == 1
+
+
+@pytest.mark.parametrize("n_stripes", [8, 256, 512])
+def test_stripes_are_told_apart_however_many(n_stripes):
+    """A cluster has some for each of its parts, of which there may be hundreds."""
+    order, starts = deal_stripes(np.arange(1000), n_stripes, np.random.default_rng(0))
+    deal = Deal(order, starts, order, starts)
+    expected = np.repeat(np.arange(n_stripes), np.diff(starts))
+    np.testing.assert_array_equal(deal.row_stripe[order], expected)
+    np.testing.assert_array_equal(deal.col_place[0][order], expected)
 
 
 def test_deal_gives_equal_sizes():

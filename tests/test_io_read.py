@@ -251,6 +251,11 @@ def test_matrix_files(tmp_path):
         assert read(tmp_path / name, dtype="float32").matrix.dtype == np.float32
     with pytest.raises(ValueError, match="columns has no meaning for a file of format npz"):
         read(tmp_path / "a.npz", columns=(0, 1))
+    with pytest.raises(ValueError, match="unknown has no meaning for a file of format npz, got 'skip'"):
+        read(tmp_path / "a.npz", unknown="skip")
+    sp.save_npz(tmp_path / "a.npz", S * 1j)
+    with pytest.raises(ValueError, match=r"dtype is float32, but .*a\.npz holds complex numbers"):
+        read(tmp_path / "a.npz", dtype="float32")
 
 
 @pytest.mark.parametrize("name", ["a.npz", "a.npy", "a.mtx", "a.parquet", "a.arrow"])

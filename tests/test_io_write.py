@@ -135,6 +135,15 @@ def test_factors_alone(tmp_path, model):
     assert (np.load(tmp_path / "U.npy") == complex_model.U).all()
     with pytest.raises(TypeError, match="no place for factors of dtype complex128"):
         write_factors(tmp_path / "U.csv", complex_model)
+    with pytest.raises(TypeError, match="no place for predictions of dtype complex128"):
+        write_predictions(tmp_path / "P.csv", complex_model, ([0], [0]))
+
+
+def test_what_cannot_be_written_is_named(tmp_path, model):
+    with pytest.raises(ValueError, match=r"rows \(2,\) and cols \(3,\) do not broadcast"):
+        write_predictions(tmp_path / "p.csv", model, ([0, 1], [0, 1, 2]))
+    with pytest.raises(FileNotFoundError, match=r"No such file or directory: .*nowhere'$"):
+        write_predictions(tmp_path / "nowhere" / "p.csv", model, ([0], [0]))
 
 
 def test_what_fails_leaves_what_was_there(tmp_path, model):

@@ -9,6 +9,7 @@ import scipy.sparse as sp
 from conftest import run_python
 
 import fastfactor as ff
+from fastfactor.matrix.labelled import Labelled
 from fastfactor.options import check_memory
 
 PLAIN = {"rank": 8, "max_epochs": 1, "regularization": 0.1, "validation": False}
@@ -32,14 +33,16 @@ def test_a_fit_that_fits_is_the_same(ratings):
     np.testing.assert_array_equal(ff.fit(ratings, **PLAIN, max_memory="1GB").U, ff.fit(ratings, **PLAIN).U)
 
 
-@pytest.mark.parametrize("form", ["csr", "triplets", "dense", "zero", "disk"])
+@pytest.mark.parametrize("form", ["csr", "triplets", "dense", "disk", "zero", "zero, read", "zero, a table"])
 def test_what_does_not_fit_is_refused_before_it_begins(ratings, form, tmp_path, monkeypatch):
-    options = PLAIN | {"unobserved": "zero" if form == "zero" else "missing"}
+    options = PLAIN | {"unobserved": "zero" if "zero" in form else "missing"}
     X = {
         "csr": lambda: ratings,
         "triplets": lambda: (*ratings.tocoo().coords, ratings.data),
         "dense": ratings.toarray,
         "zero": lambda: ratings,
+        "zero, read": lambda: ff.io.label(ratings),
+        "zero, a table": lambda: Labelled((*ratings.tocoo().coords, ratings.data), ratings.shape),
         "disk": lambda: ff.io.build_grid(ratings, tmp_path),
     }[form]()
 
@@ -50,7 +53,7 @@ def test_what_does_not_fit_is_refused_before_it_begins(ratings, form, tmp_path, 
         monkeypatch.setattr(f"fastfactor.problems.{name}", never)
     with pytest.raises(MemoryError, match=r"max_memory is 1 MB, but this fit needs [0-9]+ MB: [0-9]+ MB for ") as error:
         ff.fit(X, **options, max_memory="1MB")
-    assert ("build_grid" in str(error.value)) == (form not in ("zero", "disk"))
+    assert ("build_grid" in str(error.value)) == ("zero" not in form and form != "disk")
     with pytest.raises(AssertionError, match="work began"):
         ff.fit(X, **options, max_memory="1GB")
 
@@ -60,6 +63,17 @@ def test_bad_input_keeps_its_own_message():
         ff.fit(np.ones(3), max_memory=1)
     with pytest.raises(TypeError, match="must hold numbers"):
         ff.fit(np.array([["a"]]), max_memory=1)
+    places, values = np.arange(3), np.ones(3)
+    for bad, shape, error, message in (
+        ((places, places, values), (10,), ValueError, r"shape must be 2-D, got shape \(10,\)"),
+        ((places, places, values), "ab", TypeError, "shape must be two integers, got 'ab'"),
+        ((np.array(["ann", "bob", "cy"]), places, values), None, TypeError, "X: rows must hold integers"),
+        ((3, places, values), None, ValueError, "X: rows must be 1-D"),
+        ((places, places, "abc"), None, TypeError, "X must hold numbers"),
+        ((places, places, values[:, None]), None, ValueError, "rows, cols and values must be 1-D of one length"),
+    ):
+        with pytest.raises(error, match=message):
+            ff.fit(bad, shape=shape, max_memory=1)
 
 
 def test_large_fits_are_predicted_without_their_matrices():

@@ -7,6 +7,7 @@ from scipy.sparse.linalg import aslinearoperator
 from test_svds import random_sparse
 
 from fastfactor.decomposition import pca
+from fastfactor.exceptions import ConvergenceWarning
 
 
 def reference(X, center, scale):
@@ -83,3 +84,21 @@ def test_means_of_sparse_columns_are_summed_in_double(dtype):
     X.data[:] = 1 + rng.random(X.nnz) + (1j * rng.random(X.nnz) if dtype == "complex64" else 0)
     expected = X.astype("complex128" if dtype == "complex64" else "float64").mean(axis=0)
     assert np.abs(pca(X, 2).mean - expected).max() < 1e-7
+
+
+def test_a_short_result_warns_the_caller():
+    X = sp.csr_array(np.random.default_rng(0).standard_normal((900, 700)))
+    with pytest.warns(ConvergenceWarning, match="triplets reached the residual") as caught:
+        pca(X, 10, max_passes=8)
+    assert caught[0].filename == __file__
+
+
+def test_new_rows_that_do_not_fit_are_named():
+    result = pca(random_sparse(40, 30), 2)
+    for X in (np.ones(30), np.ones((3, 5)), sp.csr_array((3, 5))):
+        with pytest.raises(ValueError, match=r"X has shape .*, the components are of 30 columns"):
+            result.transform(X)
+    bad = sp.csr_array(random_sparse(40, 30))
+    bad.indices[0] = 1 << 20
+    with pytest.raises(ValueError, match=r"X: column index\[0\] is 1048576, outside 0\.\.29"):
+        result.transform(bad)

@@ -109,6 +109,22 @@ def test_scores_are_predictions():
     assert (np.diff(scores) <= 0).all()
 
 
+OWN = ff.Loss(lambda x, p: abs(x - p), lambda x, p: p - x, link=np.sinh)
+
+
+@pytest.mark.parametrize("loss", ["logistic", "poisson", OWN], ids=["logistic", "poisson", "own"])
+def test_scores_have_the_link(loss):
+    rng = np.random.default_rng(6)
+    arrays = [rng.standard_normal(s).astype(np.float32) for s in ((50, 9), (20, 9), 50, 20)]
+    model = Factorization(*arrays[:2], np.float32(-1), *arrays[2:], loss=loss)
+    cols, scores = model.recommend(np.arange(50), 30)
+    np.testing.assert_array_equal(cols, replace(model, loss="squared").recommend(np.arange(50), 30)[0])
+    assert (cols[:, 20:] == -1).all()
+    assert np.isnan(scores[:, 20:]).all()
+    expected = model.predict(np.arange(50)[:, None], cols[:, :20])
+    np.testing.assert_allclose(scores[:, :20], expected, rtol=1e-4, atol=1e-5)
+
+
 def test_rows_may_repeat_be_none_or_be_one():
     model = make_model(6, 9)
     cols, scores = model.recommend([4, 4, 0], 2)

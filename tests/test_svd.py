@@ -46,8 +46,10 @@ def test_dtype_names_the_precision(dtype):
 
 def test_short_result_warns():
     A = sp.csr_array(np.random.default_rng(0).standard_normal((900, 700)))
-    with pytest.warns(ConvergenceWarning, match=r"0 of 10 singular triplets reached the residual 1\.0e-10 in 8 passes"):
+    message = r"0 of 10 singular triplets reached the residual 1\.0e-10 in 8 passes"
+    with pytest.warns(ConvergenceWarning, match=message) as caught:
         result = svd(A, 10, max_passes=8)
+    assert caught[0].filename == __file__
     assert not result.converged
     assert result.residuals.max() == pytest.approx(residual(A.toarray(), *result), rel=1e-6)
 
@@ -183,3 +185,10 @@ def test_no_warning_leaks():
         warnings.simplefilter("error")
         svd(np.zeros((300, 200)), 3)
         svd(sp.csr_array((300, 200)), 3)
+
+
+def test_the_largest_number_is_found_in_the_other_byte_order():
+    """It decides about the scale with which squares do not overflow."""
+    A = np.random.default_rng(0).standard_normal((300, 200))
+    A[7, 5] = 1e200
+    assert svd(A.astype(A.dtype.newbyteorder()), 1).frobenius_norm == pytest.approx(1e200, rel=1e-12)

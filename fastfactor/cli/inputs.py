@@ -87,12 +87,15 @@ def read(paths: Sequence[Path], options: dict[str, Any], **more: Any) -> Any:
 
 
 def read_for(model: Any, paths: Sequence[Path], options: dict[str, Any], unknown: str) -> Any:
-    """Read entries in terms of the positions of a model, by its ids, or as positions where it has none."""
+    """Read entries in terms of the positions of a model, by its ids, or as positions where it has none.
+
+    What lies beyond the model has positions after its own; by ids that is so where `unknown` is "add".
+    """
     from fastfactor.matrix.labelled import Labelled
 
     if model.row_labels is not None and model.col_labels is not None:
         return read(paths, options, like=model, unknown=unknown)
-    is_text = options["format"] in ("csv", "tsv") or paths[0].suffix in (".csv", ".tsv", ".tab", ".gz")
+    is_text = (options["format"] or find_format(paths[0])) in ("csv", "tsv")
     X = read(paths, {**options, "integer_ids": is_text})
     if X.row_labels is None:
         return X
@@ -103,10 +106,20 @@ def read_for(model: Any, paths: Sequence[Path], options: dict[str, Any], unknown
         )
     places = X.row_ids[rows].astype(np.int64), X.col_ids[cols].astype(np.int64)
     for name, index, size in zip(("row", "column"), places, model.shape, strict=True):
-        if index.min() < 0 or (unknown == "error" and index.max() >= size):
-            raise Failure(Code.BAD_INPUT, f"{paths[0]} holds {name} {index.max()}, the model has {size}")
+        if index.min() < 0:
+            raise Failure(Code.BAD_INPUT, f"{paths[0]} holds {name} {index.min()}, the model has {size} from 0 on")
     shape = (max(model.shape[0], int(places[0].max()) + 1), max(model.shape[1], int(places[1].max()) + 1))
     return Labelled((*places, values), shape)
+
+
+def read_ids(path: Path) -> list[str]:
+    """Return the lines of a file of ids, each as it is between its ends."""
+    with failing_with(Code.BAD_INPUT):
+        try:
+            with path.open(encoding="utf-8-sig") as lines:
+                return [line.rstrip("\n") for line in lines]
+        except UnicodeDecodeError as error:
+            raise ValueError(f"{path} is not UTF-8: {error}") from None
 
 
 def load(path: Path, **options: Any) -> Any:

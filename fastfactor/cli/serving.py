@@ -82,8 +82,7 @@ def recommend(
 
     fitted, talk = inputs.load(model), Talk(as_json, quiet)
     if rows is not None:
-        with failing_with(Code.BAD_INPUT):
-            ids = [*ids, *rows.read_text(encoding="utf-8").splitlines()]
+        ids = [*ids, *inputs.read_ids(rows)]
     if not ids and output is None:
         raise click.UsageError("for all rows give --output; else name some ids")
     places = inputs.places_of(fitted, "rows", ids) if ids else np.arange(fitted.shape[0])

@@ -133,7 +133,7 @@ def _fit(X: Any, init: Any, options: dict[str, Any], talk: Talk, stopping: Stopp
 
     with Display(stopping, options["max_seconds"], talk.log, talk.quiet) as display:
         try:
-            with failing_with(Code.BAD_INPUT, but=OSError):
+            with failing_with(Code.FAILED), failing_with(Code.BAD_INPUT, but=OSError):  # that is the checkpoint's
                 fitted = fit_model(
                     X,
                     **{name: options[name] for name in GIVEN},
@@ -145,8 +145,6 @@ def _fit(X: Any, init: Any, options: dict[str, Any], talk: Talk, stopping: Stopp
                 )
         except DivergenceError as error:
             raise Failure(Code.DIVERGED, str(error)) from error
-        except OSError as error:  # the checkpoint's
-            raise Failure(Code.FAILED, str(error)) from error
     return fitted, stopping.was_obeyed
 
 

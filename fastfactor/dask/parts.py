@@ -5,6 +5,8 @@ Each task computes on one thread, and its result depends on its arguments alone,
 
 from __future__ import annotations
 
+import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,10 +16,11 @@ from numpy.typing import NDArray
 
 from fastfactor.blas import aligned_zeros, one_blas_thread, pad
 from fastfactor.kernels.rows import MOST_ROWS
-from fastfactor.matrix.centring import sum_squares
+from fastfactor.matrix.centring import in_units, sum_squares
 from fastfactor.matrix.dense import DenseOperand
-from fastfactor.matrix.inputs import as_observations, is_sparse
+from fastfactor.matrix.inputs import as_observations, is_sparse, measure_moments
 from fastfactor.matrix.operand import BLOCK, N_SLICES, Operand, SparseOperand
+from fastfactor.matrix.operators import frobenius_norm
 from fastfactor.matrix.packing import leave
 from fastfactor.matrix.values import find_largest
 from fastfactor.threads import using_threads
@@ -43,23 +46,25 @@ class Part:
 
 @dataclass(frozen=True)
 class Look:
-    """What the client has to know of a part."""
+    """What the client has to know of a part before a fit.
+
+    Attributes
+    ----------
+    n : int
+        Stored entries.
+    mean, std : number
+        Of their values.
+    dtype : numpy dtype
+    row_counts, col_counts : (rows of the part,), (n_cols,) int64 arrays
+        Entries of each row and of each column.
+    """
 
     n: int
-    total: complex
-    square: float
-    largest: float
+    mean: complex
+    std: float
     dtype: np.dtype[Any]
     row_counts: NDArray[np.int64]
     col_counts: NDArray[np.int64]
-
-    def squares_about(self, mean: complex) -> float:
-        """Return the sum of |x - mean|^2."""
-        return self.square - 2 * (self.total * np.conj(mean)).real + self.n * abs(mean) ** 2
-
-    def squares(self, scale: float) -> float:
-        """Return the sum of |x / scale|^2."""
-        return self.square / scale**2
 
 
 def make_part(number: int, pieces: list[Any], n_rows: int, n_cols: int, missing_is_zero: bool) -> Part:
@@ -101,22 +106,30 @@ def _from_dense(dense: Array) -> Any:
 
 
 def inspect_part(part: Part) -> Look:
-    """Return sums and counts of a part."""
+    """Return moments and counts of a part."""
     X = part.matrix
-    if isinstance(X, np.ndarray):
-        none = np.empty(0, np.int64)
-        square = float(np.linalg.norm(X.astype(np.result_type(X, np.float64), copy=False))) ** 2
-        return Look(X.size, 0.0, square, find_largest(X), X.dtype, none, none)
-    values = X.data.astype(np.result_type(X.data, np.float64))
-    return Look(
-        int(X.nnz),
-        values.sum().item(),
-        float(np.vdot(values, values).real),
-        float(np.abs(values).max()) if len(values) else 0.0,
-        X.data.dtype,
-        np.diff(X.indptr).astype(np.int64),
-        np.bincount(X.indices, minlength=X.shape[1]),
-    )
+    mean, std = measure_moments(X.data) if X.nnz else (0.0, 0.0)
+    counts = np.diff(X.indptr).astype(np.int64), np.bincount(X.indices, minlength=X.shape[1])
+    return Look(int(X.nnz), mean, std, X.data.dtype, *counts)
+
+
+def combine_moments(looks: Sequence[Look]) -> tuple[complex, float]:
+    """Return mean and standard deviation of the entries of some parts, one of which has some.
+
+    By differences of means: those of sums and of squares would cancel, or overflow.
+    """
+    seen, n = [look for look in looks if look.n], sum(look.n for look in looks)
+    shares, first = [look.n / n for look in seen], seen[0].mean
+    mean = first + sum(share * (look.mean - first) for look, share in zip(seen, shares, strict=True))
+    spreads = (math.hypot(look.std, abs(look.mean - mean)) for look in seen)
+    return mean, math.hypot(*(share**0.5 * spread for share, spread in zip(shares, spreads, strict=True)))
+
+
+def measure_part(part: Part) -> tuple[float, float, np.dtype[Any]]:
+    """Return the largest magnitude in a part, its Frobenius norm, and its dtype."""
+    values = part.matrix if isinstance(part.matrix, np.ndarray) else part.matrix.data
+    with using_threads(1):
+        return find_largest(values), frobenius_norm(values) or 0.0, values.dtype
 
 
 def _as_operand(part: Part, scale: float) -> Operand:
@@ -172,6 +185,6 @@ def triplets_parts(parts: list[Part], V: Array, inverse: Array, scale: float) ->
     return U, scatter_parts(parts, U, scale)
 
 
-def deviations_of(part: Part, mean: Array) -> Array:
-    """Return the sum of |x - mean|^2 of each column."""
-    return sum_squares(part.matrix, mean)
+def deviations_of(part: Part, mean: Array, unit: float) -> Array:
+    """Return the sum of |x - mean|^2 of each column, for the part's values times `unit`."""
+    return sum_squares(in_units(part.matrix, unit), mean)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -16,7 +17,7 @@ from fastfactor.dask.parts import (
     add_tree,
     deviations_of,
     gram_parts,
-    inspect_part,
+    measure_part,
     multiply_parts,
     scatter_parts,
     triplets_parts,
@@ -24,7 +25,7 @@ from fastfactor.dask.parts import (
 from fastfactor.dask.sources import as_parts
 from fastfactor.decomposition import as_components, as_search, certify, choose_precision
 from fastfactor.kernels.rows import MOST_ROWS
-from fastfactor.matrix.centring import centre, sum_columns
+from fastfactor.matrix.centring import centre, rescale, sum_columns
 from fastfactor.matrix.operand import Operand, invert
 from fastfactor.matrix.streaming import AdjointOperand
 from fastfactor.matrix.values import power_of_two
@@ -39,24 +40,24 @@ _N_PARTS = 8
 
 
 class DaskOperand(Operand):
-    """A matrix of parts on workers. Their sums are added as a tree, in the order of the parts."""
+    """A matrix of parts on workers, who multiply by `factor`. Sums are added as a tree, in the order of the parts."""
 
-    def __init__(self, cluster: Cluster, dtype: Any, scale: float) -> None:
-        self.cluster, self.scale = cluster, scale
+    def __init__(self, cluster: Cluster, dtype: Any, factor: float) -> None:
+        self.cluster, self.scale, self.factor = cluster, factor, factor
         self.m, self.n = cluster.shape
         self.dtype = np.result_type(dtype, np.float64)
 
     def add_gram(self, X: Array, G: Array) -> None:
         """Add B^H B X to G."""
         G[0, : self.n] += self._reduce(
-            lambda: self.cluster.run_groups(gram_parts, self._share(X[: self.n]), self.scale)
+            lambda: self.cluster.run_groups(gram_parts, self._share(X[: self.n]), self.factor)
         )
 
     def multiply(self, V: Array) -> Array:
         """Return B V."""
 
         def work() -> Any:
-            return self.cluster.client.gather(self.cluster.run_groups(multiply_parts, self._share(V), self.scale))
+            return self.cluster.client.gather(self.cluster.run_groups(multiply_parts, self._share(V), self.factor))
 
         return np.concatenate(retrying(work))
 
@@ -68,7 +69,7 @@ class DaskOperand(Operand):
             groups = self.cluster.groups
             cuts = [np.ascontiguousarray(U[starts[group[0]] : starts[group[-1] + 1]]) for group in groups]
             return [
-                client.submit(scatter_parts, [parts[b] for b in group], cut, self.scale, pure=False)
+                client.submit(scatter_parts, [parts[b] for b in group], cut, self.factor, pure=False)
                 for group, cut in zip(groups, client.scatter(cuts, hash=False), strict=True)
             ]
 
@@ -80,7 +81,7 @@ class DaskOperand(Operand):
         def work() -> Any:
             shared = self._share(V[: self.n])
             return self.cluster.client.gather(
-                self.cluster.run_groups(triplets_parts, shared, invert(s).astype(V.dtype), self.scale)
+                self.cluster.run_groups(triplets_parts, shared, invert(s).astype(V.dtype), self.factor)
             )
 
         found = retrying(work)
@@ -128,16 +129,13 @@ def _opening(X: Any, client: Any, n_parts: int, shape: Any) -> Iterator[Opened]:
     n_parts = check_integer(n_parts, "n_parts", 1)
     with using_client(client) as own:
         cluster = Cluster(own, *as_parts(X, own, n_parts, shape, missing_is_zero=True))
-        looks = cluster.gather(inspect_part)
-        dtype = np.result_type(*(look.dtype for look in looks))
-        largest = max(look.largest for look in looks)
-        operand: Operand = DaskOperand(cluster, dtype, power_of_two(largest))
+        sizes, norms, dtypes = zip(*cluster.gather(measure_part), strict=True)
+        dtype = np.result_type(*dtypes)
+        operand: Operand = DaskOperand(cluster, dtype, power_of_two(max(sizes)))
         is_adjoint = operand.m < operand.n
         if is_adjoint:
             operand = AdjointOperand(operand)
-        scale = largest or 1.0
-        norm = scale * float(np.sqrt(sum(look.squares(scale) for look in looks)))
-        yield Opened(cluster, operand, is_adjoint, dtype, norm)
+        yield Opened(cluster, operand, is_adjoint, dtype, math.hypot(*norms))
 
 
 def decompose(X: Any, search: Search, rng: np.random.Generator) -> Decomposition:
@@ -219,9 +217,10 @@ def pca(
         cluster, operand, is_adjoint = opened.cluster, opened.operand, opened.is_adjoint
         real = choose_precision(opened.dtype, dtype)
         search = as_search(cluster, k, real, tol, max_passes, None)
+        unit = rescale(operand)
         mean = sum_columns(operand, is_adjoint) / cluster.shape[0]
-        squares = add_tree(cluster.gather(deviations_of, mean)) if scale else None
-        centred = centre(lambda rng: operand, cluster.shape[0], mean, squares, opened.norm, center)
+        squares = add_tree(cluster.gather(deviations_of, mean, unit)) if scale else None
+        centred = centre(lambda rng: operand, cluster.shape[0], mean, squares, opened.norm * unit, center, unit)
         rng = np.random.default_rng(seed)
         found = decompose_operand(centred.operand(rng, is_adjoint), is_adjoint, search, rng)
     return as_components(found, centred, search, real, scale)

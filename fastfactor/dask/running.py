@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 from fastfactor.dask.cluster import Cluster, retrying, using_client
 from fastfactor.dask.grid import DaskGrid
-from fastfactor.dask.parts import inspect_part
+from fastfactor.dask.parts import combine_moments, inspect_part
 from fastfactor.dask.sources import as_parts
 from fastfactor.dask.tiles import Layout, lay_part, take_held
 from fastfactor.matrix.grid import Held, Making, choose_stripes, deal_stripes
@@ -34,7 +34,7 @@ from fastfactor.options import (
     check_options,
     check_share,
 )
-from fastfactor.problems import as_model, standardise_moments
+from fastfactor.problems import as_model, standardise_moments, warn_of_one_value
 from fastfactor.progress import Display
 from fastfactor.solvers.fitting import Task, choose_and_fit, make_penalise
 from fastfactor.solvers.recipe import Recipe
@@ -51,7 +51,7 @@ def fit(
     shape: tuple[int, int] | None = None,
     biases: bool | str = "auto",
     regularization: Any = "auto",
-    learning_rate: float | str = "auto",
+    learning_rate: Any = "auto",
     max_epochs: int | None = None,
     validation: Any = None,
     seed: int = 0,
@@ -117,11 +117,12 @@ def _fit(cluster: Cluster, options: Options, validation: Any, dtype: Any) -> Fac
     n_entries = sum(look.n for look in looks)
     if not n_entries:
         raise ValueError("X has no observed entry")
-    mean = sum(look.total for look in looks) / n_entries
-    spread = float(np.sqrt(sum(look.squares_about(mean) for look in looks) / n_entries))
+    mean, std = combine_moments(looks)
+    if std == 0:
+        warn_of_one_value(mean)
     computed = check_dtype(dtype, np.result_type(*(look.dtype for look in looks if look.n)), np.float32)
     check_lengths(options, cluster.shape)
-    standard = standardise_moments(mean, spread, options, computed)
+    standard = standardise_moments(mean, std, options, computed)
     counts = np.concatenate([look.row_counts for look in looks]), np.sum([look.col_counts for look in looks], axis=0)
 
     def layout(share: float) -> DaskGrid:

@@ -13,6 +13,7 @@ from fastfactor.dask.cluster import spread
 from fastfactor.dask.parts import Part, make_part
 from fastfactor.matrix.inputs import check_shape, is_sparse
 from fastfactor.matrix.labelled import StoredGrid
+from fastfactor.matrix.structure import as_index, check_structure
 
 Parts = tuple[list[Any], NDArray[np.int64], int, int]
 
@@ -73,7 +74,8 @@ def _from_array(X: Any, client: Any, n_parts: int, missing_is_zero: bool) -> Par
 
 def _join_bands(number: int, bands: list[list[Any]], n_rows: int, n_cols: int, missing_is_zero: bool) -> Part:
     rows = []
-    for band in bands:
+    for blocks in bands:
+        band = [check_structure(block, "X") if is_sparse(block) else block for block in blocks]
         if len(band) == 1:
             rows.append(band[0])
         elif all(is_sparse(block) for block in band):
@@ -100,16 +102,26 @@ def _from_frame(X: Any, client: Any, n_parts: int, shape: Any) -> Parts:
     return parts, starts, shape[1], n_groups
 
 
+def _read_places(frame: Any) -> list[NDArray[np.int64]]:
+    """Return the rows and columns of a frame's entries.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If they are no positions; see `as_index`.
+    """
+    names = ("X: rows", "X: columns")
+    return [as_index(frame.iloc[:, i], name).astype(np.int64, copy=False) for i, name in enumerate(names)]
+
+
 def _find_largest(frame: Any) -> tuple[int, int]:
-    rows, cols = (np.asarray(frame.iloc[:, i]) for i in range(2))
+    rows, cols = _read_places(frame)
     return (int(rows.max()), int(cols.max())) if len(rows) else (-1, -1)
 
 
 def _split_frame(frame: Any, starts: NDArray[np.int64], shape: tuple[int, int]) -> list[tuple[Any, Any, Any]]:
-    rows, cols, values = (np.asarray(frame.iloc[:, i]) for i in range(3))
+    (rows, cols), values = _read_places(frame), np.asarray(frame.iloc[:, 2])
     for name, index, size in zip(("rows", "columns"), (rows, cols), shape, strict=True):
-        if index.dtype.kind not in "iu":
-            raise TypeError(f"X: {name} must be integers, got {index.dtype}")
         if len(index) and (index.min() < 0 or index.max() >= size):
             raise ValueError(f"X: {name} go from {index.min()} to {index.max()}, outside 0..{size - 1}")
     part = np.searchsorted(starts, rows, side="right") - 1
@@ -140,5 +152,5 @@ def _read_rows(number: int, folder: Path, start: int, stop: int) -> Part:
     X = open_grid(folder).observations
     indptr = np.array(X.indptr[start : stop + 1])
     part = slice(int(indptr[0]), int(indptr[-1]))
-    parts = np.array(X.data[part]), np.array(X.indices[part]), (indptr - indptr[0]).astype(np.int32)
+    parts = np.array(X.data[part]), np.array(X.indices[part]), indptr - indptr[0]
     return Part(number, sp.csr_array(parts, shape=(stop - start, X.shape[1])))

@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from fastfactor.folders import read_folder, replace_content, write_arrays, writing, writing_array
 from fastfactor.io.checking import as_stored
 from fastfactor.io.matrices import DAMAGE, check_archive, read_header
-from fastfactor.io.reading import MATRICES, Path_, Reading, read
+from fastfactor.io.reading import MATRICES, Path_, Reading, read, refuse_complex
 from fastfactor.io.spilling import (
     Spilling,
     TripletFiles,
@@ -144,7 +144,7 @@ def build_grid(
             _check_room(limit, triplets.shape, _BATCHES)
             found = _observe_triplets(triplets, duplicates, target), (*ids, plan.faults.n_skipped)
         elif plan.kind == "npz":
-            found = _observe_npz(plan.paths[0], dtype, duplicates, target, limit)
+            found = _observe_npz(plan.paths[0], plan.options["dtype"], duplicates, target, limit)
         else:
             found = _observe_memory(read(source, format=format, dtype=dtype), None, duplicates, limit)
         _write(target, *found, seed)
@@ -247,16 +247,23 @@ def _observe_triplets(triplets: TripletFiles, duplicates: str, folder: Path) -> 
     return _observe_csr(triplets.sort(folder), triplets.shape, duplicates, folder)
 
 
-def _unpack(archive: zipfile.ZipFile, name: str, folder: Path) -> ArrayFile:
-    """Copy an array of a .npz file to a file without a name."""
+def _unpack(archive: zipfile.ZipFile, name: str, folder: Path, kinds: str = "biufc") -> ArrayFile:
+    """Copy an array of a .npz file, of one of these kinds of numbers, to a file without a name."""
     with archive.open(f"{name}.npy") as stream:
         shape, dtype = read_header(stream)
-        if len(shape) != 1 or dtype.kind not in "biufc":
+        if len(shape) != 1 or dtype.kind not in kinds:
             raise ValueError(f"{name}.npy holds {shape} of {dtype}")
         file = Scratch(folder, dtype)
         for start, stop in pieces(shape[0]):
             file.append(np.frombuffer(stream.read((stop - start) * dtype.itemsize), dtype))
     return file
+
+
+def _unpack_index(archive: zipfile.ZipFile, name: str, folder: Path) -> ArrayFile:
+    """Copy an array of positions of a .npz file, in a type that grids have them in."""
+    file = _unpack(archive, name, folder, "iu")
+    is_short = file.dtype.itemsize < 4 or file.dtype == np.int32
+    return convert_file(file, np.dtype(np.int32 if is_short else np.int64), folder)
 
 
 def _observe_npz(path: Path, dtype: Any, duplicates: str, folder: Path, limit: float) -> tuple[Observations, Labels]:
@@ -265,19 +272,22 @@ def _observe_npz(path: Path, dtype: Any, duplicates: str, folder: Path, limit: f
         with zipfile.ZipFile(path) as archive:
             check_archive(archive)
             kind = archive.read("format.npy")[-3:]
-            if kind not in (b"csr", b"coo"):
-                return _observe_memory(read(path, format="npz", dtype=dtype), None, duplicates, limit)
-            with archive.open("shape.npy") as stream:
-                shape = check_shape(np.lib.format.read_array(stream, allow_pickle=False), "source")
-            _check_room(limit, shape)
-            names = ("indptr", "indices", "data") if kind == b"csr" else ("row", "col", "data")
-            parts = [_unpack(archive, name, folder) for name in names]
+            if kind in (b"csr", b"coo"):
+                with archive.open("shape.npy") as stream:
+                    shape = check_shape(np.lib.format.read_array(stream, allow_pickle=False), "source")
+                _check_room(limit, shape)
+                names = ("indptr", "indices") if kind == b"csr" else ("row", "col")
+                parts = [_unpack_index(archive, name, folder) for name in names]
+                parts.append(_unpack(archive, "data", folder))
     except DAMAGE as error:
         if isinstance(error, OSError) and error.errno in _NO_ROOM:  # on the disk that is written to
             raise
         raise ValueError(f"{path} is damaged or no sparse matrix of scipy: {error}") from None
+    if kind not in (b"csr", b"coo"):
+        return _observe_memory(read(path, format="npz", dtype=dtype), None, duplicates, limit)
+    refuse_complex(parts[2].dtype, dtype, path)
     if dtype is not None:
-        parts[2] = convert_file(parts[2], np.dtype(dtype), folder)
+        parts[2] = convert_file(parts[2], dtype, folder)
     parts[2] = as_float_file(parts[2], folder)
     if len({parts[1].n, parts[2].n} | ({parts[0].n} if kind == b"coo" else set())) > 1:
         raise ValueError(f"{path} holds {parts[1].n} places and {parts[2].n} values")

@@ -1,4 +1,4 @@
-"""`read` and `from_frame`: which format, and checked arguments."""
+"""`read`, `from_frame` and `label`: which format, and checked arguments."""
 
 from __future__ import annotations
 
@@ -83,7 +83,7 @@ def read(
     integer_ids : bool
         Ids in text are integers; else they stay text, "007" and "7" apart. Other formats say themselves what ids are.
     dtype : {float32, float64}, optional
-        To store values in; by default as the file has them, float64 for text.
+        To store values in; by default as the file has them, float64 for text. Complex ones stay as they are.
 
     Returns
     -------
@@ -108,14 +108,18 @@ def read(
     """
     plan = Reading(format, columns, like, unknown, on_bad_line, delimiter, header, integer_ids, dtype).plan(path)
     if plan.kind in MATRICES:
-        found = read_matrix(plan.paths[0], plan.kind)
-        return found if dtype is None else replace(found, matrix=found.matrix.astype(_check_dtype(dtype)))
+        found, dtype = read_matrix(plan.paths[0], plan.kind), plan.options["dtype"]
+        refuse_complex(found.matrix.dtype, dtype, plan.paths[0])
+        return found if dtype is None else replace(found, matrix=found.matrix.astype(dtype))
     return collect(plan.sources, plan.columns, plan.faults, **plan.options)
 
 
 @dataclass(frozen=True)
 class Plan:
-    """What is to be read, and how: the checked arguments of `read`; `options` are those of a `Collector`."""
+    """What is to be read, and how: the checked arguments of `read`.
+
+    Those of a `Collector` are in `options`, of a matrix file its `dtype` alone.
+    """
 
     paths: list[Path]
     kind: str
@@ -166,10 +170,10 @@ class Reading:
         if not is_text:
             self._refuse(kind, "delimiter", "header", "integer_ids")
         if kind in MATRICES:
-            self._refuse(kind, "columns", "like", "on_bad_line")
+            self._refuse(kind, "columns", "like", "unknown", "on_bad_line")
             if len(paths) > 1:
                 raise ValueError(f"path holds {len(paths)} files, but {kind} files are read one at a time")
-            return Plan(paths, kind, faults)
+            return Plan(paths, kind, faults, options={"dtype": _check_dtype(self.dtype)})
         columns = _check_columns(self.columns)
         options = _check_collecting(self.like, self.unknown, self.dtype)
         if is_text:
@@ -284,7 +288,7 @@ def _list_paths(path: Any) -> list[Path]:
         raise TypeError(f"path must be a path or a sequence of paths, got {type(path).__name__}")
     paths = [Path(each) for each in given]
     if single and paths[0].is_dir():
-        paths = sorted(each for each in paths[0].iterdir() if FORMATS.get(each.suffix) == "parquet")
+        paths = sorted(each for each in paths[0].iterdir() if FORMATS.get(each.suffix.lower()) == "parquet")
         if not paths:
             raise ValueError(f"path is a folder without Parquet files: {path}")
     if not paths:
@@ -351,6 +355,12 @@ def _check_dtype(dtype: Any) -> Any:
         if np.dtype(dtype) in (np.float32, np.float64):
             return np.dtype(dtype)
     raise ValueError(f"dtype must be float32 or float64, got {dtype!r}")
+
+
+def refuse_complex(own: np.dtype[Any], dtype: Any, path: Path) -> None:
+    """Raise a ValueError if values are complex and a `dtype` is asked for: it would drop their imaginary parts."""
+    if dtype is not None and own.kind == "c":
+        raise ValueError(f"dtype is {dtype}, but {path} holds complex numbers")
 
 
 def _check_flag(value: Any, name: str) -> bool:

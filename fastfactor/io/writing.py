@@ -155,18 +155,19 @@ def write_predictions(path: Path_, model: Any, pairs: Labelled | tuple[ArrayLike
     Raises
     ------
     TypeError, ValueError, IndexError
-        As for `Factorization.predict`, or if the format is not known.
+        As for `Factorization.predict`, or if the format is not known, or the model complex.
     OSError
         If the file cannot be written; what was there before is then still there.
     """
     pa = load_pyarrow()
+    _refuse_complex(model, "predictions")
     labels: tuple[Ids | None, Ids | None] = (model.row_labels, model.col_labels)
     if isinstance(pairs, Labelled):
         rows, cols, _ = pairs.triplets
         labels = pairs.row_labels, pairs.col_labels
         known = (rows < model.shape[0]) & (cols < model.shape[1])
     else:
-        rows, cols = (np.ravel(each) for each in np.broadcast_arrays(*pairs))
+        rows, cols, _ = model._broadcast(*pairs)
         known = np.ones(len(rows), np.bool_)
     spell_row, spell_col = (_speller(each) for each in labels)
     with _table(path) as write:
@@ -205,8 +206,7 @@ def write_factors(path: Path_, model: Any, side: str = "rows") -> None:
         with replacing(Path(path)) as temporary, open(temporary, "wb") as file:
             np.save(file, M, allow_pickle=False)
         return
-    if M.dtype.kind == "c":
-        raise TypeError(f"a table has no place for factors of dtype {M.dtype}; write them to .npy")
+    _refuse_complex(model, "factors", "; write them to .npy")
     pa = load_pyarrow()
     spell = _speller((model.row_labels, model.col_labels)[axis])
     is_text = find_format(Path(path)) in ("csv", "tsv")
@@ -263,6 +263,11 @@ def exclude_from(exclude: Any, shape: tuple[int, int]) -> Any:
     csr_array of bool, of that shape
     """
     return mark_stored(exclude, shape) if isinstance(exclude, Labelled) else exclude
+
+
+def _refuse_complex(model: Any, what: str, advice: str = "") -> None:
+    if model.U.dtype.kind == "c":
+        raise TypeError(f"a table has no place for {what} of dtype {model.U.dtype}{advice}")
 
 
 def _check_side(side: Any) -> str:

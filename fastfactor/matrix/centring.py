@@ -11,11 +11,7 @@ from numpy.typing import NDArray
 
 from fastfactor.matrix.inputs import is_sparse
 from fastfactor.matrix.operand import BLOCK, Operand
-from fastfactor.matrix.operators import (
-    as_operand,
-    check_finite_matrix,
-    frobenius_norm,
-)
+from fastfactor.matrix.operators import as_operand, check_finite_matrix, frobenius_norm
 from fastfactor.matrix.streaming import as_stream, is_stream, measure_stream, walk_pieces
 from fastfactor.matrix.structure import widen_integers
 from fastfactor.matrix.values import find_largest, power_of_two
@@ -87,6 +83,18 @@ class Centred:
         return CentredOperand(self.base(rng), is_adjoint, self.mean, self.scale)
 
 
+def in_units(X: Any, unit: float) -> Any:
+    """Return an array or a CSR matrix times `unit`."""
+    return X if unit == 1.0 else X.astype(np.result_type(X.dtype, np.float64)) * unit
+
+
+def rescale(operand: Operand) -> float:
+    """Return the `unit` (of `Centred`) for what an operand was made of, and have the operand count in it."""
+    unit = power_of_two(1 / operand.scale)
+    operand.scale /= unit
+    return unit
+
+
 def sum_columns(operand: Operand, is_adjoint: bool) -> Array:
     """Return the sums of X's columns, by a product with ones."""
     ones = np.zeros((operand.n if is_adjoint else operand.m, BLOCK), operand.dtype)
@@ -140,8 +148,7 @@ def centre_columns(X: Any, center: bool, scale: bool, n_threads: int, needs_dens
         X = X if X.has_canonical_format else _canonical(X)
     check_finite_matrix(X)
     unit = power_of_two(find_largest(X.data if is_sparse(X) else X))
-    if unit != 1.0:
-        X = X.astype(np.result_type(X.dtype, np.float64)) * unit
+    X = in_units(X, unit)
     n_rows = X.shape[0]
     mean = _sum_in_double(X) / n_rows
     squares = sum_squares(X, mean) if scale else None
@@ -192,8 +199,7 @@ def _centre_stream(X: Any, center: bool, scale: bool) -> Centred:
     """Centre what lies in files: one reading for the means, one for the deviations."""
     is_adjoint = X.shape[0] < X.shape[1]
     operand = as_stream(X, is_adjoint)
-    unit = power_of_two(1 / operand.scale)  # where squares would overflow or vanish
-    operand.scale /= unit
+    unit = rescale(operand)
     mean = sum_columns(operand, is_adjoint) / X.shape[0]
     squares = _sum_stream(walk_pieces(X), X, mean, unit) if scale else None
     return centre(lambda rng: operand, X.shape[0], mean, squares, measure_stream(X) * unit, center, unit)
@@ -202,8 +208,7 @@ def _centre_stream(X: Any, center: bool, scale: bool) -> Centred:
 def _sum_stream(pieces: Iterable[tuple[int, int, Any]], X: Any, mean: Array, unit: float) -> Array:
     squares = np.zeros(X.shape[1])
     for start, stop, piece in pieces:
-        if unit != 1.0:
-            piece = piece.astype(np.result_type(piece.dtype, np.float64)) * unit
+        piece = in_units(piece, unit)
         if X.format == "csr":
             squares += sum_squares(piece, mean)
         else:  # the piece holds columns, as rows

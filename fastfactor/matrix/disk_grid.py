@@ -212,15 +212,16 @@ class Plan:
             counts, held_counts = self.counts[place].ravel(), self.held_counts[place]
             offsets, held_starts = _starts(counts), _starts(held_counts)
             n_rows = np.bincount(row_stripe[start:stop], minlength=B)
+            row_starts = _starts(n_rows)
             rows = start + np.argsort(row_stripe[start:stop], kind="stable")
             piece = np.empty(int(offsets[-1]), dtype)
-            blocks = Blocks(piece, offsets.astype(np.uint64), _starts(n_rows), deal.col_starts)
+            blocks = Blocks(piece, offsets.astype(np.uint64), row_starts, deal.col_starts)
             found = [np.empty(int(held_starts[-1]), kind) for kind in (np.int64, np.int64, piece.dtype["value"])]
             places = (held_starts, *found)
             launch(fill_blocks, matrix, None, rows, col_place, blocks, standard, held_out, places, None)
             for b in range(B):  # the kernel counts the rows of the piece
                 piece["row"][offsets[B * b] : offsets[B * (b + 1)]] += done[b].astype(piece.dtype["row"])
-                found[0][held_starts[b] : held_starts[b + 1]] += deal.row_starts[b] + done[b] - _starts(n_rows)[b]
+                found[0][held_starts[b] : held_starts[b + 1]] += deal.row_starts[b] + done[b] - row_starts[b]
                 for file, values in zip(held, found, strict=False):
                     file.write(int(held_cursor[b]), values[held_starts[b] : held_starts[b + 1]])
             for block in range(B * B):

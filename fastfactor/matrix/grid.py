@@ -224,12 +224,12 @@ class Deal:
         return len(self.row_starts) - 1
 
     @property
-    def row_stripe(self) -> NDArray[np.uint8]:
+    def row_stripe(self) -> NDArray[Any]:
         """For each row its stripe."""
         return _find_stripes(self.row_order, self.row_starts)
 
     @property
-    def col_place(self) -> tuple[NDArray[np.uint8], NDArray[Any]]:
+    def col_place(self) -> tuple[NDArray[Any], NDArray[Any]]:
         """For each column its stripe, and its position in it."""
         positions = _find_positions(self.col_order, self.col_starts, _index_dtype(self.longest))
         return _find_stripes(self.col_order, self.col_starts), positions
@@ -322,9 +322,9 @@ def build_grid(X: Observations, making: Making, weights: NDArray[Any] | None = N
     return Grid(blocks, deal.row_order, deal.col_order, held, n_entries)
 
 
-def _find_stripes(order: NDArray[np.int64], starts: NDArray[np.int64]) -> NDArray[np.uint8]:
-    """Return for each row (or column) its stripe."""
-    stripe = np.empty(len(order), np.uint8)
+def _find_stripes(order: NDArray[np.int64], starts: NDArray[np.int64]) -> NDArray[Any]:
+    """Return for each row (or column) its stripe, in 8 bits where there are few, as in memory."""
+    stripe = np.empty(len(order), np.uint8 if len(starts) - 1 <= 1 << 8 else np.uint16)
     stripe[order] = np.repeat(np.arange(len(starts) - 1), np.diff(starts))
     return stripe
 

@@ -39,8 +39,9 @@ class Observations:
     ----------
     shape : (int, int)
     indptr : (n_rows + 1,) int64 array
-    indices : (n_entries,) int32 or int64 array
-    data : (n_entries,) float32, float64, complex64 or complex128 array
+    indices : (n_entries or more,) int32 or int64 array
+    data : (n_entries or more,) float32, float64, complex64 or complex128 array
+        scipy's arrays may have room after the entries that `indptr` knows.
     mean, std : number
         Of the values.
     """
@@ -214,16 +215,21 @@ def _moments(total: float, imaginary: float, square: float, n: int, data: NDArra
     mean_square = math.hypot(mean.real, mean.imag) ** 2 if square < np.inf else np.inf
     variance = square / n - mean_square
     if not np.isfinite(square) or variance <= 1e-8 * mean_square or square < 1e-200:
-        values = data[:n].astype(np.result_type(data.dtype, np.float64))
-        with np.errstate(over="ignore", under="ignore", invalid="ignore"):  # moduli of complex numbers may overflow
-            largest = float(np.abs(values).max()) or 1.0
-            values /= largest
-            first = values[0]
-            values -= first  # so that equal values have a standard deviation of exactly 0
-            centre = values.mean()
-        mean, variance = complex(first + centre) * largest, float(np.mean(np.abs(values - centre) ** 2))
-        return (mean if data.dtype.kind == "c" else mean.real), float(np.sqrt(variance)) * largest
+        return measure_moments(data[:n])
     return (mean if data.dtype.kind == "c" else mean.real), float(np.sqrt(variance))
+
+
+def measure_moments(data: NDArray[Any]) -> tuple[complex, float]:
+    """Return mean and standard deviation of some values, shifted and scaled so that nothing cancels or overflows."""
+    values = data.astype(np.result_type(data.dtype, np.float64))
+    with np.errstate(over="ignore", under="ignore", invalid="ignore"):  # moduli of complex numbers may overflow
+        largest = float(np.abs(values).max()) or 1.0
+        values /= largest
+        first = values[0]
+        values -= first  # so that equal values have a standard deviation of exactly 0
+        centre = values.mean()
+    mean, variance = complex(first + centre) * largest, float(np.mean(np.abs(values - centre) ** 2))
+    return (mean if data.dtype.kind == "c" else mean.real), float(np.sqrt(variance)) * largest
 
 
 def _from_triplets(triplets: Any, shape: Any, duplicates: str, name: str) -> Observations:

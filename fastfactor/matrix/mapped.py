@@ -182,10 +182,21 @@ class ArrayFile:
             block = block[self.file.write(block) :]
 
     def read(self, place: int, n: int) -> NDArray[Any]:
-        """Return a copy of `n` values from position `place` on."""
+        """Return a copy of `n` values from position `place` on.
+
+        Raises
+        ------
+        EOFError
+            If the file ends before.
+        """
         values = np.empty(n, self.dtype)
+        block = values.view(np.uint8).data
         self.file.seek(self.start + place * self.dtype.itemsize)
-        self.file.readinto(values.view(np.uint8).data)
+        while len(block):  # the system reads no more than 2 GiB in one call
+            n_read = self.file.readinto(block)
+            if not n_read:
+                raise EOFError(f"the file ends {len(block)} bytes before its array does")
+            block = block[n_read:]
         return values
 
     def map(self) -> NDArray[Any]:

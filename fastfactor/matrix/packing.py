@@ -46,8 +46,8 @@ def leave(indptr: Array, indices: Array, values: Array) -> Stored:
     return Stored(indptr, indices, values, np.zeros(len(indptr) - 1, TURN))
 
 
-def pack_starts(indptr: Array, turns: NDArray[np.int16]) -> Array:
-    """Return where each row begins, and the last ends, once they are sorted."""
+def pack_starts(indptr: Array, order: Array) -> Array:
+    """Return where each row begins, and the last ends, once they lie in that order."""
     packed = np.zeros_like(indptr)
-    np.cumsum(np.diff(indptr)[np.arange(len(turns)) + turns], out=packed[1:])
+    np.cumsum(np.diff(indptr)[order], out=packed[1:])
     return packed

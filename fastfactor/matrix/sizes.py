@@ -7,8 +7,9 @@ from typing import Any
 
 import numpy as np
 
-from fastfactor.matrix.inputs import is_sparse
+from fastfactor.matrix.inputs import check_shape, is_sparse
 from fastfactor.matrix.labelled import Labelled, StoredGrid
+from fastfactor.matrix.structure import as_array, as_index
 
 _ROWS_AT_ONCE = 256  # of a dense matrix
 
@@ -50,7 +51,7 @@ def measure(X: Any, shape: Any = None) -> Size | None:
     if isinstance(X, Labelled):
         X, shape = X.matrix, X.shape
     if isinstance(X, tuple):
-        return _measure_triplets(X, shape) if len(X) == 3 and len(X[0]) else None
+        return _measure_triplets(X, shape) if len(X) == 3 else None
     dtype = getattr(X, "dtype", None)
     if getattr(X, "ndim", 0) != 2 or dtype is None or dtype.kind not in "biufc" or 0 in X.shape:
         return None
@@ -70,11 +71,17 @@ def measure(X: Any, shape: Any = None) -> Size | None:
     return Size(X.shape, n, value, kept, kept + 2 * int(np.prod(X.shape)) + 16 * n)
 
 
-def _measure_triplets(X: Any, shape: Any) -> Size:
-    rows, cols, values = (np.asarray(part) for part in X)
-    if shape is None:
-        shape = (max(int(rows.max()), 0) + 1, max(int(cols.max()), 0) + 1)
+def _measure_triplets(X: Any, shape: Any) -> Size | None:
+    try:
+        rows, cols, values = as_index(X[0], "rows"), as_index(X[1], "cols"), as_array(X[2], "values")
+        if shape is None and len(rows) and len(cols):
+            shape = (max(int(rows.max()), 0) + 1, max(int(cols.max()), 0) + 1)
+        shape = check_shape(shape, "shape")
+    except (TypeError, ValueError):
+        return None
+    if values.ndim != 1 or values.dtype.kind not in "biufc":
+        return None
     n, value = len(values), _float_size(values.dtype)
     converted = 0 if values.dtype.kind in "fc" and values.dtype.itemsize >= 4 else n * value
     kept = n * (cols.dtype.itemsize + value) + 8 * (shape[0] + 1)
-    return Size((int(shape[0]), int(shape[1])), n, value, kept, kept + 8 * n + converted)
+    return Size(shape, n, value, kept, kept + 8 * n + converted)

@@ -38,9 +38,10 @@ def transpose_arrays(indptr: Array, indices: Array, values: Array, n_cols: int) 
     launch(count_in_slices, indptr, indices, slices, counts)
     starts = np.concatenate(([0], np.cumsum(counts.sum(axis=0))))
     turns = sort_rows(starts)
-    packed = pack_starts(starts, turns)
+    order = np.arange(n_cols) + turns
+    packed = pack_starts(starts, order)
     places = np.cumsum(counts, axis=0) - counts
-    places[:, np.arange(n_cols) + turns] += packed[:-1]
+    places[:, order] += packed[:-1]
     index = np.int32 if max(n_rows, n_entries) <= np.iinfo(np.int32).max else np.int64
     rows = np.empty(n_entries, index)
     moved = np.empty(n_entries, values.dtype)

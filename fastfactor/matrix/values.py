@@ -38,7 +38,7 @@ def find_largest(values: Array) -> float:
         return 0.0
     if values.dtype.kind == "c":
         return float(np.maximum(find_largest(values.real), find_largest(values.imag)))  # NaN of either
-    is_whole = values.flags.c_contiguous or values.flags.f_contiguous
+    is_whole = (values.flags.c_contiguous or values.flags.f_contiguous) and values.dtype.isnative
     if values.size < _SHORT or values.dtype.char not in _BITS or not is_whole:
         return max(float(values.max()), -float(values.min()))
     bits = values.ravel(order="K").view(_BITS[values.dtype.char])

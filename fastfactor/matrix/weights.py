@@ -52,7 +52,7 @@ def weigh_moments(observed: Observations, weights: NDArray[np.float64]) -> Obser
 
 
 def as_weights(weights: Any, X: Any, observed: Observations) -> NDArray[np.float64]:
-    """Return a weight for each entry of `observed`, of mean whatever the user's have.
+    """Return a weight for each entry of `observed`; their mean is what it is, 1 or not.
 
     Parameters
     ----------

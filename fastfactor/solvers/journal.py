@@ -19,9 +19,9 @@ import numpy as np
 from fastfactor.kernels.update import Factors
 from fastfactor.solvers.memory import copy_factors
 
-_MOST = 1 << 20  # epochs and halvings that a journal may speak of
 log = logging.getLogger("fastfactor")
 
+_MOST = 1 << 20  # epochs and halvings that a journal may speak of
 _PAUSE = 5.0  # seconds between two writes: what a kill costs at most
 _SHARE = 20.0  # a write may take one part in so many of the time
 _PATIENCE = 5  # epochs without a better validation loss before a fit stops

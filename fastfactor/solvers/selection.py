@@ -37,10 +37,10 @@ def choose_penalty(judge: Callable[[float], float], first: float) -> tuple[float
 
     Parameters
     ----------
-    first : float
-        Where to begin.
     judge : callable
         penalty -> validation loss of a fit with it, as long as the final one: shorter ones prefer smaller penalties.
+    first : float
+        Where to begin.
 
     Returns
     -------

@@ -346,6 +346,7 @@ def test_variances_beyond_single_precision_are_its_largest():
         702401,  # squares overflowed in pca of a matrix in files
         703806,  # LAPACK found no representation of a graded Gram matrix
         *(815980, 818643),  # and returned fewer eigenvalues than it was asked for
+        *(837949, 842369),  # pca of matrices far from zero: the certificate left out what the means' products round
         *(703846, 704132, 712190, 712271, 712495),  # residuals from inner products over the smaller of two values
     ],
 )

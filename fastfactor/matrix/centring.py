@@ -39,6 +39,8 @@ class CentredOperand(Operand):
         offset: Array = ((mean / deviation).conj() * base.scale).astype(base.dtype)[:, None]
         self.p, self.q = (offset, ones) if is_adjoint else (ones, offset)
         self.deviation = deviation[:, None]
+        eps = float(np.finfo(self.dtype).eps)
+        self.rounding = eps * float(np.linalg.norm(self.p) * np.linalg.norm(self.q))
 
     def multiply(self, V: Array) -> Array:
         """Return B V - p (q^H V), B being divided by the deviations."""

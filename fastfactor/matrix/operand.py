@@ -46,6 +46,8 @@ class Operand(ABC):
         B is `scale` times what was handed in.
     takes_single : bool
         Whether `add_gram` also works in single precision, which then saves time.
+    rounding : float
+        Norm of what products with B may be off by where they are differences of larger ones; 0 where they are not.
     """
 
     m: int
@@ -53,6 +55,7 @@ class Operand(ABC):
     dtype: np.dtype[Any]
     scale: float
     takes_single = False
+    rounding = 0.0
 
     @abstractmethod
     def multiply(self, V: Array) -> Array:

@@ -94,7 +94,8 @@ def _decompose_operand(
     order = slice(None) if search.largest else slice(None, None, -1)
     with np.errstate(over="ignore", under="ignore"):
         s = found.s[order] / operand.scale
-    return Decomposition(U[:, order], s, Vh[order], found.residuals[order], found.n_passes)
+    residuals = found.residuals[order] + operand.rounding / (found.norm or 1.0)
+    return Decomposition(U[:, order], s, Vh[order], residuals, found.n_passes)
 
 
 def _decompose_dense(dense: Array, search: Search) -> Decomposition:

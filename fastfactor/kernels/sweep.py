@@ -129,7 +129,7 @@ def sweep_block(factors, entries, start, stop, step, static, rivals):
 
 @parallel_kernel
 def sweep_stored(factors, blocks, rivals, diagonals, losses, step, static):
-    """Visit the blocks of the given diagonals; block (b, b + d) adds its loss to losses[b, d].
+    """Visit the blocks of the given diagonals; block (b, b + d) writes its loss to losses[b, d].
 
     Each entry is an update of its own where `rivals` is None, else one of the pair that it makes with a rival.
 

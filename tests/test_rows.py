@@ -1,4 +1,4 @@
-"""Rows held as one Vec, and the work on tall matrices that is written with them, beside NumPy."""
+"""Rows held as one Vec, the work on tall matrices that is written with them, and their small matrices, beside NumPy."""
 
 import numpy as np
 import pytest
@@ -7,6 +7,7 @@ from fastfactor.kernels.basis import add_inner, multiply, prepare_pass, rotate, 
 from fastfactor.kernels.compiling import kernel
 from fastfactor.kernels.rows import MOST_ROWS, ROWS, along, down, load_rows, store_rows, sum_rows, zero_rows
 from fastfactor.kernels.simd import conj, load, store
+from fastfactor.kernels.small import factor, find_lost
 from fastfactor.matrix.operand import BLOCK, LANES
 from fastfactor.solvers.tall import fixed_parts
 from fastfactor.threads import launch
@@ -91,3 +92,31 @@ def test_a_pass_adds_to_zeros():
     launch(prepare_pass, Q, 1, 2, LANES)
     assert (Q[2:4] == 0).all()
     assert np.array_equal(Q[[0, 1, 4]], before[[0, 1, 4]])
+
+
+@pytest.mark.parametrize("dtype", [np.float64, np.complex128])
+def test_factors_of_small_matrices(dtype):
+    X = draw((30, BLOCK), dtype) * 10.0 ** np.linspace(-60, 60, BLOCK)
+    gram, (R, T) = X.conj().T @ X, np.empty((2, BLOCK, BLOCK), dtype)
+    lowest = factor(gram, R, T)
+    sizes = np.linalg.norm(X, axis=0)
+    scaled = (X / sizes).conj().T @ (X / sizes)
+    least = np.linalg.eigvalsh(scaled)[0]
+    assert least / BLOCK * (1 - 1e-12) <= lowest <= least * (1 + 1e-12)
+    assert np.allclose((R / sizes).conj().T @ (R / sizes), scaled, rtol=0, atol=1e-14)
+    assert np.array_equal(R, np.triu(R))
+    assert np.allclose(R @ T, np.eye(BLOCK), rtol=0, atol=1e-13)
+    assert factor(np.diag([1.0, -1.0]).astype(dtype), R[:2, :2].copy(), T[:2, :2].copy()) == 0.0
+
+
+def test_what_a_sketch_shows():
+    K, M, gram, norms = np.zeros((2, 2, 2)), np.zeros((2, 2, 2)), np.empty((2, 2)), np.empty(2)
+    M[0], M[1] = [[3, 1], [1, 4]], [[1, 1], [1, 5]]
+    K[0, 0, 1], K[1, 0, 1] = 0.004, 0.002
+    loss = (0.006**2 / 2) ** 0.5
+    assert not find_lost(K, M, gram, norms, 1.01 * loss / 3, 1.0)  # of the second column, whose norm is 3
+    assert find_lost(K, M, gram, norms, 0.99 * loss / 3, 1.0)
+    assert not find_lost(K, M, gram, norms, 0.99 * loss / 3, 4.0)
+    assert gram.tolist() == [[4, 2], [2, 9]]
+    assert norms.tolist() == [2, 3]
+    assert not find_lost(K * 0, M * 0, gram, norms, 1e-10, 0.0)

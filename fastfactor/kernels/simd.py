@@ -28,7 +28,6 @@ from numba.extending import (
     overload,
     overload_attribute,
     register_model,
-    typeof_impl,
     unbox,
 )
 
@@ -64,7 +63,7 @@ class Static:
 
     def __init__(self, spec: Spec) -> None:
         self.spec = spec
-        self.numba_type = StaticType(spec)  # made once: a launch asks for it each time
+        self._numba_type_ = StaticType(spec)  # where Numba looks for an argument's type without a call into Python
         for name, value in spec._asdict().items():
             setattr(self, name, value)
 
@@ -78,11 +77,6 @@ class StaticType(types.Type):
 
 
 register_model(StaticType)(models.OpaqueModel)
-
-
-@typeof_impl.register(Static)
-def _typeof_static(value, context):
-    return value.numba_type
 
 
 @unbox(StaticType)

@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from fastfactor.blas import aligned_empty, aligned_zeros, pad
 from fastfactor.kernels.basis import add_inner, collect, multiply, prepare_pass, restart, subtract, transform
 from fastfactor.kernels.rows import MOST_ROWS, ROWS
+from fastfactor.kernels.small import factor, find_lost
 from fastfactor.matrix.operand import BLOCK, LANES, N_SLICES
 from fastfactor.solvers.tall import fixed_parts, widen
 from fastfactor.threads import launch
@@ -113,10 +114,11 @@ class Basis:
         n_parts = len(self.parts) - 1
         self.C = np.zeros((n_parts, self.size, BLOCK), self.dtype)
         self.K, self.M = np.zeros((2, n_parts, BLOCK, BLOCK), self.dtype)
+        self.norms = np.zeros(BLOCK)
         self.signs = np.asarray(1.0 - 2.0 * self.rng.integers(0, 2, (self.size + BLOCK, BLOCK)), self.dtype)
         self.S = aligned_zeros((1, rows, BLOCK), self.dtype)
         self.H = np.zeros((self.size, self.size), np.result_type(self.dtype, np.float64))
-        self.R = np.zeros((BLOCK, BLOCK), self.H.dtype)
+        self.R, self.gram = np.zeros((2, BLOCK, BLOCK), self.H.dtype)
         self.eps = float(np.finfo(self.dtype).eps)
         # Below this times the norm of B residuals are not looked at: a multiple of eps to be safe in double precision,
         # as little as sums of random errors permit in single precision, where a certificate in double decides anyway.
@@ -134,7 +136,7 @@ class Basis:
         if first is not None:
             X[: self.n, 0] = first
         for _ in range(2):
-            self._transform(np.linalg.cholesky(X.conj().T @ X).conj().T)
+            self._transform(self._factor(X.conj().T @ X)[1])
         self.append()
 
     def draw(self, count: int) -> NDArray[Any]:
@@ -160,47 +162,47 @@ class Basis:
         for _ in range(4):
             self.H[:p, new] += D[:p]
             launch(subtract, self.Q, head, lo, end, D, self.parts, self.S, self.K, self.M, LANES)
-            K, M = self.K.sum(axis=0), self.M.sum(axis=0)
-            norms = np.sqrt(np.abs(np.diagonal(M)).astype(np.float64))
-            if not np.all(np.isfinite(norms)):
-                raise ValueError("A must not contain infinities or NaNs, and its products must be finite")
-            self.scale = max(self.scale, float(np.abs(np.diagonal(self.H)[:p]).max()))
-            lost = np.sqrt(np.mean(np.abs(K) ** 2, axis=0))
+            self.scale = max(self.scale, float(np.abs(self.H[new, new].diagonal()).max()))
             allowed = max(self.loss, 2 * self.eps * p**0.5)  # what rounding leaves in p products
-            if np.all(lost <= allowed * np.maximum(norms, self.eps * self.scale)):
+            is_lost = find_lost(self.K, self.M, self.gram, self.norms, allowed, self.eps * self.scale)
+            if not np.isfinite(self.norms).all():
+                raise ValueError("A must not contain infinities or NaNs, and its products must be finite")
+            if not is_lost:
                 break
             self.C[:] = 0
             self._add_inner()
             D, head, lo = self.C.sum(axis=0), 0, 0
-        self._normalise(M, norms)
+        self._normalise()
         self.is_local = True
 
     def _add_inner(self) -> None:
         """Add to C the inner products of all of the basis with what becomes the next block."""
         launch(add_inner, self.Q, self.n_blocks, self.Q[self.n_blocks], self.parts, self.C, LANES)
 
-    def _normalise(self, M: NDArray[Any], norms: NDArray[np.float64]) -> None:
+    def _normalise(self) -> None:
         """Factor W = X R with orthonormal X by Cholesky, twice where once is not enough (CholeskyQR2)."""
-        if norms.min() <= 8 * self.eps * self.scale:
+        if self.norms.min() <= 8 * self.eps * self.scale:
             self._replace_lost()
             return
-        D = norms
-        scaled = M.astype(self.H.dtype) / np.outer(D, D)
-        lowest = float(np.linalg.eigvalsh(scaled)[0])
+        R, T, lowest = self._factor(self.gram)
         if lowest < ILL_CONDITIONED:
             self._replace_lost()
             return
-        R = np.linalg.cholesky(scaled).conj().T * D
-        self._transform(R)
+        self._transform(T)
         if lowest < 0.05:
-            again = np.linalg.cholesky(self.M.sum(axis=0).astype(self.H.dtype)).conj().T
-            self._transform(again)
+            again, T, _ = self._factor(self.M.sum(axis=0))
+            self._transform(T)
             R = again @ R
         self.R = R
 
-    def _transform(self, R: NDArray[Any]) -> None:
-        """Replace the next block X by X R^-1."""
-        T = np.ascontiguousarray(np.linalg.inv(R), dtype=self.dtype)
+    def _factor(self, gram: NDArray[Any]) -> tuple[NDArray[Any], NDArray[Any], float]:
+        """Return the Cholesky factor of a Gram matrix, its inverse, and what `factor` returns."""
+        R, T = np.empty((2, BLOCK, BLOCK), self.H.dtype)
+        return R, T, factor(gram.astype(self.H.dtype, copy=False), R, T)
+
+    def _transform(self, T: NDArray[Any]) -> None:
+        """Replace the next block X by X T."""
+        T = T.astype(self.dtype, copy=False)
         launch(transform, self.Q, self.n_blocks, T, self.parts, self.M, LANES)
 
     def _replace_lost(self) -> None:
@@ -228,7 +230,7 @@ class Basis:
         """Go on with the Ritz vectors Q Y, a multiple of BLOCK, and their values; the next block stays what it is."""
         Y, tiles = np.ascontiguousarray(Y, self.dtype), np.zeros((len(self.parts) - 1, 1, ROWS, Y.shape[1]), self.dtype)
         launch(restart, self.Q, self.n_blocks, Y, self.parts, tiles, self.S, self.signs, LANES)
-        self.p, self.is_local = Y.shape[1], False
+        self.p, self.is_local, self.scale = Y.shape[1], False, max(self.scale, float(np.abs(theta).max()))
         self.H[:] = 0
         self.H[np.arange(self.p), np.arange(self.p)] = theta
 

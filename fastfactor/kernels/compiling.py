@@ -21,6 +21,7 @@ import numba
 import numpy as np
 from numba.core import caching
 from numba.core.errors import NumbaWarning
+from numba.core.registry import cpu_target
 
 # Never nnan or ninf: they delete the checks that notice a diverging fit.
 FASTMATH = {"reassoc", "contract", "arcp", "nsz"}
@@ -29,6 +30,12 @@ FASTMATH = {"reassoc", "contract", "arcp", "nsz"}
 SIMD = os.environ.get("FASTFACTOR_SIMD", "1") != "0"
 DEBUG = os.environ.get("FASTFACTOR_DEBUG", "0") == "1"
 INTRINSICS = SIMD and not DEBUG and not numba.config.DISABLE_JIT  # whether code is written in terms of LLVM
+
+
+def has_feature(name: str) -> bool:
+    """Return whether Numba compiles for a processor that has it, by LLVM's name for it."""
+    _, _, features = cpu_target.target_context.codegen().magic_tuple()
+    return f"+{name}" in features.split(",")
 
 
 def compute_digest() -> str:

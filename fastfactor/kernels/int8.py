@@ -18,10 +18,9 @@ import numpy as np
 from llvmlite import ir
 from numba import types
 from numba.core import cgutils
-from numba.core.registry import cpu_target
 from numba.extending import intrinsic
 
-from fastfactor.kernels.compiling import INTRINSICS, kernel
+from fastfactor.kernels.compiling import INTRINSICS, has_feature, kernel
 
 ROWS = 8  # of a step
 PANEL = 32  # columns of a step
@@ -33,11 +32,6 @@ _OFFSET = 128  # added to a column's numbers: the machine multiplies unsigned on
 _WORD = ir.IntType(32)
 _SUMS = ir.VectorType(_WORD, 16)
 _VECTORS = PANEL // 16
-
-
-def _has_vnni() -> bool:
-    _, _, features = cpu_target.target_context.codegen().magic_tuple()
-    return "+avx512vnni" in features.split(",")
 
 
 def _add_products(builder, sums, unsigned, signed):
@@ -125,7 +119,7 @@ def _multiply_plain(rows, columns, first, tile):
     np.dot(rows, columns[first : first + tile.shape[1]].T, tile)
 
 
-if INTRINSICS and _has_vnni():
+if INTRINSICS and has_feature("avx512vnni"):
     ROW_CODE, COLUMN_CODE, SUM = np.dtype(np.int8), np.dtype(np.uint8), np.dtype(np.int32)
     shape_of_columns, put, multiply = _shape_in_panels, _put_in_panels, _multiply_panels
 else:

@@ -10,21 +10,13 @@ from __future__ import annotations
 
 import numpy as np
 from numba import types
-from numba.core.registry import cpu_target
 from numba.extending import intrinsic
 
-from fastfactor.kernels.compiling import FASTMATH, INTRINSICS, kernel
-from fastfactor.kernels.simd import VecType, _address, _join, _part_pointers, _split, _widen
+from fastfactor.kernels.compiling import INTRINSICS, has_feature, kernel
+from fastfactor.kernels.simd import _FLAGS, VecType, _address, _join, _part_pointers, _split, _widen
 
 MOST_ROWS = 8  # tall matrices have a multiple of this many rows, whatever the machine
-
-
-def _count_rows() -> int:
-    _, _, features = cpu_target.target_context.codegen().magic_tuple()
-    return MOST_ROWS if "+avx512f" in features.split(",") else MOST_ROWS // 2
-
-
-ROWS = _count_rows()
+ROWS = MOST_ROWS if has_feature("avx512f") else MOST_ROWS // 2
 
 
 def _row_pointers(context, builder, static, vec, sig, args):
@@ -100,9 +92,7 @@ def _sum_rows(typingctx, w):
         parts, count = _split(builder, w, args[0]), len(one_row.parts)
         sums = parts[:count]
         for start in range(count, len(parts), count):
-            sums = [
-                builder.fadd(x, y, flags=tuple(sorted(FASTMATH))) for x, y in zip(sums, parts[start:], strict=False)
-            ]
+            sums = [builder.fadd(x, y, flags=_FLAGS) for x, y in zip(sums, parts[start:], strict=False)]
         return _join(context, builder, one_row, sums)
 
     return one_row(w), codegen

@@ -20,10 +20,11 @@ def find_lost(K, M, gram, norms, allowed, floor):
     where that is more.
     """
     n, is_lost = len(norms), False
+    gram[:] = 0
     for j in range(n):
         square = 0.0
         for i in range(n):
-            k = gram[i, j] = gram[i, j] * 0
+            k = gram[i, j]  # zero, in the type that sums are taken in
             for t in range(len(M)):
                 gram[i, j] += M[t, i, j]
                 k += K[t, i, j]

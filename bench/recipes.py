@@ -17,8 +17,8 @@ SPEED = {
 }
 SPEED_BY_RANK = {
     ("fastfactor", 16): Recipe(16, regularization=0.01, learning_rate=0.04),
-    ("fastfactor", 64): Recipe(64, regularization=0.015, learning_rate=0.035, pace_power=0.25),
-    ("fastfactor", 128): Recipe(128, regularization=0.0165, learning_rate=0.0325, pace_power=0.25),
+    ("fastfactor", 64): Recipe(64, regularization=0.015, learning_rate=0.04, pace_power=0.25),
+    ("fastfactor", 128): Recipe(128, regularization=0.015, learning_rate=0.04, pace_power=0.25),
 }
 
 TUNED = {

@@ -8,6 +8,7 @@ import numpy as np
 from numba import prange, types
 from numba.extending import overload
 
+from fastfactor.kernels.ahead import prefetch_all, prefetch_number
 from fastfactor.kernels.compiling import kernel, parallel_kernel
 from fastfactor.kernels.rivals import draw_rival, select_rivals
 from fastfactor.kernels.simd import prefetch
@@ -18,6 +19,10 @@ from fastfactor.kernels.update import Factors, Step, cut, n_chunks, update_entry
 # not wait for each other, while each run's factor row stays in the first-level cache (docs/performance.md).
 RUNS = np.uint64(8)
 AHEAD = np.uint64(2)  # entries ahead in the same run, so 16 updates ahead in time; `entries` ends with as many spare
+# The columns of a block are near by then; its rows and its entries come from memory, which takes longer.
+ROWS_AHEAD = np.uint64(16)
+ENTRIES_AHEAD = np.uint64(64)
+KEPT = 1 << 20  # bytes: column factors of larger stripes do not stay in the caches, asked for or not
 
 
 class Blocks(NamedTuple):
@@ -67,26 +72,25 @@ def select_step(step, r0, r1, c0, c1):
 
 
 @kernel
-def ask_for(factors, entries, i, static):
-    """Ask for the factors of entry i ahead of their use."""
-    entry = entries[i]
+def ask_for(factors, entries, i, rows_ahead, static):
+    """Ask for the factors of entries that follow entry i in its run, and for later entries."""
+    col, row = entries[i + AHEAD].col, entries[i + rows_ahead].row
+    prefetch_number(entries, i + ENTRIES_AHEAD)
     for k in range(n_chunks(factors.V, static)):
-        prefetch(factors.V, entry.col, k, static)
-        prefetch(factors.U, entry.row, k, static)
+        prefetch(factors.V, col, k, static)
+        prefetch(factors.U, row, k, static)
 
 
 @kernel
 def sweep_entry(factors, entries, i, step, static):
-    """Update on entry i, having asked for the factors of a later one."""
-    ask_for(factors, entries, i + AHEAD, static)
+    """Update on entry i."""
     entry = entries[i]
     return update_entry(factors, entry.row, entry.col, entry.value, step, static, weight_of(entry))
 
 
 @kernel
 def sweep_pair(factors, entries, i, step, static, rivals):
-    """Update on entry i and the column it is held against, having asked for the factors of a later one."""
-    ask_for(factors, entries, i + AHEAD, static)
+    """Update on entry i and the column it is held against."""
     entry = entries[i]
     rival = draw_rival(rivals, i, entry.row)
     if rival < 0:
@@ -114,11 +118,15 @@ def sweep_block(factors, entries, start, stop, step, static, rivals):
 
     Eight losses at a time are summed in their own precision, which is cheaper than to widen each.
     """
+    if len(factors.V) <= stop - start and factors.V.nbytes <= KEPT:  # in order, several lines come at once
+        prefetch_all((factors.V, factors.row_bias, factors.col_bias, step))
     length = (stop - start) // RUNS
     loss, before = 0.0, flush_subnormals()
     for i in range(start, start + length):
+        rows_ahead = min(ROWS_AHEAD, start + length - np.uint64(1) - i)
         part = step.lr - step.lr
         for j in range(RUNS):
+            ask_for(factors, entries, i + j * length, rows_ahead, static)
             part += visit(factors, entries, i + j * length, step, static, rivals)
         loss += part
     for i in range(start + RUNS * length, stop):

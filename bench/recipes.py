@@ -24,8 +24,8 @@ SPEED_BY_RANK = {
 TUNED = {
     ("ml-1m", "libmf"): Recipe(64, regularization=0.05, learning_rate=0.05, n_epochs=20),
     ("ml-1m", "fastfactor"): Recipe(
-        112,
-        regularization=0.055,
+        64,
+        regularization=0.0375,
         learning_rate=0.08,
         n_epochs=10,
         biases=True,

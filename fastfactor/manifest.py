@@ -46,7 +46,7 @@ class Kind:
 
 
 MODEL = Kind("fastfactor-model", 1, "model")
-GRID = Kind("fastfactor-grid", 1, "grid")
+GRID = Kind("fastfactor-grid", 2, "grid")
 CHECKPOINT = Kind("fastfactor-checkpoint", 1, "checkpoint")
 
 

@@ -1,6 +1,7 @@
 """A grid on disk gives the model that memory gives, bit for bit; a bad folder or a full disk is refused, cleanly."""
 
 import errno
+import itertools
 import json
 import os
 import zipfile
@@ -71,14 +72,19 @@ def test_a_grid_is_used_again_and_again(matrix, grid, tmp_path):
     assert sorted(os.listdir(tmp_path / "grid")) == before
 
 
-def test_pages_are_dropped_and_asked_for(grid, monkeypatch):
-    asked, dropped = [], []
-    monkeypatch.setattr("fastfactor.matrix.disk_grid.ask_pages", lambda a, start, stop: asked.append((start, stop)))
+def test_each_diagonal_is_read_as_one_piece_and_dropped(grid, monkeypatch):
+    read, dropped = [], []
+    monkeypatch.setattr("fastfactor.matrix.disk_grid.touch_pages", lambda a, start, stop: read.append((start, stop)))
     monkeypatch.setattr("fastfactor.matrix.disk_grid.drop_pages", lambda a, start, stop: dropped.append((start, stop)))
+    monkeypatch.setattr("fastfactor.matrix.disk_grid.LARGE_PAGE", 0)
     ff.fit(grid, **PLAIN | {"max_epochs": 1})
-    blocks = sorted(each for d in range(8) for each in grid.observations.grid._ranges(d))
-    assert sorted(dropped) == blocks
-    assert sorted(asked) == blocks
+    stored = grid.observations.grid
+    pieces = [list(stored._ranges(d)) for d in range(8)]
+    assert [len(each) for each in pieces] == [1] * 8
+    assert pieces[0][0][0] == 0
+    assert all(before[0][1] == after[0][0] for before, after in itertools.pairwise(pieces))
+    assert pieces[-1][0][1] == stored.n_entries
+    assert sorted(dropped) == sorted(read) == [piece[0] for piece in pieces]
 
 
 def write_table(path, matrix, seed=0):
@@ -256,8 +262,8 @@ def test_a_truncated_manifest_is_named(grid, share):
 
 
 def test_other_versions_and_formats_are_named(grid, tmp_path):
-    rewrite(grid.folder, format_version=2)
-    with pytest.raises(ValueError, match="has format version 2; this version of fastfactor reads 1 to 1"):
+    rewrite(grid.folder, format_version=3)
+    with pytest.raises(ValueError, match="has format version 3; this version of fastfactor reads 1 to 2"):
         ff.io.open_grid(grid.folder)
     model = ff.fit(np.ones((4, 3)) + np.eye(4, 3), rank=8, unobserved="zero", max_epochs=1)
     model.save(tmp_path / "model")
@@ -268,6 +274,41 @@ def test_other_versions_and_formats_are_named(grid, tmp_path):
     (tmp_path / "empty").mkdir()
     with pytest.raises(FileNotFoundError, match="no saved grid"):
         ff.io.open_grid(tmp_path / "empty")
+
+
+def put_array(folder, name, array):
+    """Write an array in place of another, as the manifest then says too."""
+    arrays = json.loads((folder / MANIFEST).read_text())["arrays"]
+    entry = folders.write_array(folder, array)
+    arrays[name] = {
+        "file": entry.file,
+        "sha256": entry.sha256,
+        "size": entry.size,
+        "shape": list(entry.shape),
+        "dtype": entry.dtype.str,
+    }
+    rewrite(folder, arrays=arrays)
+
+
+def test_folders_of_version_1_are_read(grid):
+    """Their blocks lie in the order of their numbers."""
+    model, blocks = ff.fit(grid, **PLAIN), grid.observations.grid.blocks
+    spare = blocks.entries[grid.n_entries :]
+    parts = [blocks.entries[start:stop] for start, stop in zip(blocks.starts, blocks.stops, strict=True)]
+    put_array(grid.folder, "entries", np.concatenate([*parts, spare]).view(np.uint8))
+    put_array(grid.folder, "offsets", np.cumsum([0, *map(len, parts)]).astype(np.uint64))
+    fields = json.loads((grid.folder / MANIFEST).read_text())["fields"]
+    assert fields.pop("order") == "by diagonal"
+    rewrite(grid.folder, format_version=1, fields=fields)
+    old = ff.io.open_grid(grid.folder)
+    assert len(list(old.observations.grid._ranges(1))) > 1
+    assert_same_model(ff.fit(old, **PLAIN), model)
+
+
+def test_unknown_orders_are_refused(grid):
+    rewrite(grid.folder, order="by chance")
+    with pytest.raises(ValueError, match="its blocks are in an unknown order, 'by chance'"):
+        ff.io.open_grid(grid.folder)
 
 
 @pytest.mark.parametrize(
@@ -285,16 +326,7 @@ def test_other_versions_and_formats_are_named(grid, tmp_path):
 def test_forged_arrays_are_refused(matrix, tmp_path, name, change, message):
     folder = tmp_path / "grid"
     fields = folders.read_folder(ff.io.build_grid(matrix, folder).folder, GRID, False)
-    record = json.loads((folder / MANIFEST).read_text())
-    entry = folders.write_array(folder, change(fields[name]))
-    record["arrays"][name] = {
-        "file": entry.file,
-        "sha256": entry.sha256,
-        "size": entry.size,
-        "shape": list(entry.shape),
-        "dtype": entry.dtype.str,
-    }
-    rewrite(folder, arrays=record["arrays"])
+    put_array(folder, name, change(fields[name]))
     with pytest.raises(ValueError, match=f"describes no grid: .*{message}"):
         ff.io.open_grid(folder)
 

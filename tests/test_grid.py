@@ -19,7 +19,7 @@ def entries_of(grid):
     found = []
     for b in range(B):
         for c in range(B):
-            block = blocks.entries[blocks.offsets[B * b + c] : blocks.offsets[B * b + c + 1]]
+            block = blocks.entries[blocks.starts[B * b + c] : blocks.stops[B * b + c]]
             assert (block["row"] < blocks.row_starts[b + 1] - blocks.row_starts[b]).all()
             assert (block["col"] < blocks.col_starts[c + 1] - blocks.col_starts[c]).all()
             assert (np.diff(block["row"].astype(int)) >= 0).all()
@@ -81,7 +81,7 @@ def test_stripes_are_balanced_on_a_power_law():
     X = power_law()
     grid = build(X)
     B = grid.n_stripes
-    counts = np.diff(grid.blocks.offsets.astype(int)).reshape(B, B)
+    counts = (grid.blocks.stops - grid.blocks.starts).astype(int).reshape(B, B)
     degrees = np.bincount(X.indices, minlength=X.shape[1])
     assert degrees.max() > 10 * np.median(degrees)  # or else this would be easy
     for stripes in (counts.sum(axis=0), counts.sum(axis=1)):

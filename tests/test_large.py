@@ -48,7 +48,7 @@ def make_grid(first, row_type):
     entries["row"][:n] = first + np.sort(rng.integers(0, N_ROWS, n))
     entries["col"][:n], entries["value"][:n] = rng.integers(0, N_COLS, n), rng.standard_normal(n)
     starts = np.array([0, first + N_ROWS]), np.array([0, N_COLS])
-    blocks = Blocks(entries, np.array([0, n], np.uint64), *starts)
+    blocks = Blocks(entries, np.zeros(1, np.uint64), np.full(1, n, np.uint64), *starts)
     none = np.empty(0, np.int64)
     return Grid(blocks, none, none, Held(none, none, none, None), n)
 

@@ -82,7 +82,8 @@ class Tiles:
 
     def blocks(self, c: int) -> Blocks:
         """Return the blocks of a tile."""
-        return Blocks(self.entries, self.offsets[c], self.row_starts, self.col_starts[c])
+        offsets = self.offsets[c]
+        return Blocks(self.entries, offsets[:-1], offsets[1:], self.row_starts, self.col_starts[c])
 
 
 def lay_part(part: Part, layout: Layout) -> Tiles:
@@ -106,7 +107,7 @@ def lay_part(part: Part, layout: Layout) -> Tiles:
         starts = offsets[:, :-1].reshape(P, s, s).transpose(1, 0, 2).ravel()
         entries = np.empty(int(ends[-1, -1]) + int(AHEAD), deal.entry_dtype(dtype, weighted=False))
         entries[int(ends[-1, -1]) :] = 0  # looked at, never used
-        blocks = Blocks(entries, starts, deal.row_starts, deal.col_starts)
+        blocks = Blocks(entries, starts, starts, deal.row_starts, deal.col_starts)
         standard = making.convert(X.data)
         places = (held_starts, *held)
         matrix = (indptr, X.indices, X.data)

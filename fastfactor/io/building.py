@@ -18,7 +18,7 @@ import scipy.sparse as sp
 from numpy.typing import NDArray
 
 from fastfactor.folders import read_folder, replace_content, write_arrays, writing, writing_array
-from fastfactor.io.checking import as_stored
+from fastfactor.io.checking import BY_DIAGONAL, as_stored
 from fastfactor.io.matrices import DAMAGE, check_archive, read_header
 from fastfactor.io.reading import MATRICES, Path_, Reading, read, refuse_complex
 from fastfactor.io.spilling import (
@@ -313,6 +313,7 @@ def _write(folder: Path, X: Observations, labels: Labels, seed: int) -> None:
         "n_skipped": labels[2],
         "made_with": describe(making),
         "indptr": X.indptr,
+        "order": BY_DIAGONAL,
         "offsets": plan.offsets,
         "row_order": deal.row_order,
         "row_starts": deal.row_starts,

@@ -12,11 +12,13 @@ from numpy.typing import NDArray
 from fastfactor.ids import Ids
 from fastfactor.kernels.sweep import AHEAD, Blocks
 from fastfactor.manifest import MANIFEST
-from fastfactor.matrix.disk_grid import DiskGrid, Stored
+from fastfactor.matrix.disk_grid import DiskGrid, Stored, number_blocks, place_blocks
 from fastfactor.matrix.grid import Deal, Held
 from fastfactor.matrix.inputs import check_shape
 from fastfactor.matrix.mapped import as_pages
 
+# Of the blocks in the file. Those of version 1 say nothing: there they have the order of their numbers.
+BY_DIAGONAL, BY_NUMBER = "by diagonal", "by number"
 _FIELDS = {
     "shape": tuple,
     "mean": int | float | complex,
@@ -59,6 +61,7 @@ def as_stored(fields: Mapping[str, Any], folder: Path) -> Stored:
         deal = Deal(*(arrays[name] for name in ("row_order", "row_starts", "col_order", "col_starts")))
         _check_deal(deal, shape)
         _check_ascent(arrays["offsets"], deal.n_stripes**2 + 1, n, "offsets")
+        order = _find_order(fields.get("order", BY_NUMBER), deal.n_stripes)
         for labels, size in zip((fields["row_labels"], fields["col_labels"]), shape, strict=True):
             if labels is not None and len(labels) != size:
                 raise ValueError(f"{len(labels)} ids for a side of {size}")
@@ -69,11 +72,18 @@ def as_stored(fields: Mapping[str, Any], folder: Path) -> Stored:
     except (ValueError, TypeError, KeyError) as error:
         raise ValueError(f"{manifest} describes no grid: {error}") from None
     entries = arrays["entries"].view(entry_dtype)
-    blocks = Blocks(entries, arrays["offsets"], deal.row_starts, deal.col_starts)
+    blocks = Blocks(entries, *place_blocks(arrays["offsets"], order), deal.row_starts, deal.col_starts)
     none = np.empty(0, np.int64)
     grid = DiskGrid(blocks, deal.row_order, deal.col_order, Held(none, none, np.empty(0, entries["value"].dtype)), n)
     indptr, indices, data = (arrays[name] for name in ("indptr", "indices", "data"))
     return Stored(shape, indptr, indices, data, fields["mean"], fields["std"], folder, grid, dict(made_with))
+
+
+def _find_order(name: Any, n_stripes: int) -> NDArray[np.int64]:
+    """Return the numbers of the blocks in the order in which they lie in the file."""
+    if name not in (BY_DIAGONAL, BY_NUMBER):
+        raise ValueError(f"its blocks are in an unknown order, {name!r}")
+    return number_blocks(n_stripes).ravel() if name == BY_DIAGONAL else np.arange(n_stripes**2)
 
 
 def _check_types(fields: Mapping[str, Any]) -> None:

@@ -208,7 +208,7 @@ def fill_blocks(matrix, weights, row_order, col_place, blocks, standard, held_ou
     held_starts, held_rows, held_cols, held_values = held
     entries, row_starts = blocks.entries, blocks.row_starts
     n_across = len(blocks.col_starts) - 1
-    cursors = blocks.offsets.copy()  # not in the loop, where a lack of memory is a SystemError
+    cursors = blocks.starts.copy()  # not in the loop, where a lack of memory is a SystemError
     for b in prange(len(row_starts) - 1):
         cursor = cursors[n_across * b : n_across * (b + 1)]
         h = held_starts[b]
@@ -246,7 +246,7 @@ def count_strays(blocks, d, strays):
         c = (b + d) % B
         height, width = rows[b + 1] - rows[b], cols[c + 1] - cols[c]
         found = 0
-        for i in range(blocks.offsets[B * b + c], blocks.offsets[B * b + c + 1]):
+        for i in range(blocks.starts[B * b + c], blocks.stops[B * b + c]):
             entry = blocks.entries[i]
             if entry.row >= height or entry.col >= width:
                 found += 1

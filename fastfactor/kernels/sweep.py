@@ -32,14 +32,15 @@ class Blocks(NamedTuple):
     ----------
     entries : (n + spare,) record array
         Fields row, col (within the block's stripes), value, and weight where entries have one.
-    offsets : (B * B + 1,) uint64 array
-        Block (i, j) holds entries[offsets[B * i + j] : offsets[B * i + j + 1]].
+    starts, stops : (B * B,) uint64 arrays
+        Block (i, j) holds entries[starts[B * i + j] : stops[B * i + j]].
     row_starts, col_starts : (B + 1,) int64 arrays
         First row of each row stripe, first column of each column stripe, in the order of the factors.
     """
 
     entries: Any
-    offsets: Any
+    starts: Any
+    stops: Any
     row_starts: Any
     col_starts: Any
 
@@ -151,7 +152,7 @@ def sweep_stored(factors, blocks, rivals, diagonals, losses, step, static):
             c = (b + d) % B
             r0, r1, c0, c1 = rows[b], rows[b + 1], cols[c], cols[c + 1]
             factors_here = select_stripes(factors, r0, r1, c0, c1)
-            start, stop = blocks.offsets[B * b + c], blocks.offsets[B * b + c + 1]
+            start, stop = blocks.starts[B * b + c], blocks.stops[B * b + c]
             step_here = select_step(step, r0, r1, c0, c1)
             rivals_here = select_rivals(rivals, r0, r1, c0, c1)
             losses[b, d] = sweep_block(factors_here, blocks.entries, start, stop, step_here, static, rivals_here)

@@ -1,11 +1,13 @@
 """The block grid in a file: laid out piece by piece, swept with the next diagonal being read and the last one dropped.
 
-Every byte of the blocks is the same as in memory, so a fit is too.
+The blocks lie there diagonal after diagonal, so that each is read as one piece. Every block is the same as in memory,
+so a fit is too.
 """
 
 from __future__ import annotations
 
 import functools
+import threading
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -19,7 +21,7 @@ from fastfactor.kernels.sweep import AHEAD, Blocks
 from fastfactor.kernels.update import Factors, Step
 from fastfactor.matrix.grid import Deal, Grid, Held, Making, build_grid
 from fastfactor.matrix.inputs import Observations, slice_rows
-from fastfactor.matrix.mapped import ArrayFile, Scratch, ask_pages, drop_pages, walk_rows
+from fastfactor.matrix.mapped import LARGE_PAGE, ArrayFile, Scratch, drop_pages, touch_pages, use_large_pages, walk_rows
 from fastfactor.matrix.structure import check_range
 from fastfactor.threads import launch
 
@@ -34,17 +36,24 @@ class DiskGrid(Grid):
     ----------
     upcoming : list of int
         Diagonals still to come in this epoch.
+    readers : list of Thread
+        The one that reads the next of them, or none.
     sound : set of int
         Diagonals whose entries are known to lie in their blocks: a file may hold anything, and sweeps follow it.
     """
 
     upcoming: list[int] = field(default_factory=list, compare=False)
+    readers: list[threading.Thread] = field(default_factory=list, compare=False)
     sound: set[int] = field(default_factory=set, compare=False)
+
+    def __post_init__(self) -> None:
+        use_large_pages(self.blocks.entries)
 
     def begin_epoch(self, epoch: int, order: NDArray[np.int64]) -> None:
         """Take note of the order in which the diagonals will be swept, and have the first one read."""
         self.upcoming[:] = order.tolist()
-        self._ask(self.upcoming[0])
+        self._await_reader()
+        self._read_next()
 
     def sweep(
         self, factors: Factors, diagonals: NDArray[np.int64], losses: NDArray[np.float64], step: Step, static: Any
@@ -52,12 +61,13 @@ class DiskGrid(Grid):
         """Update on the entries of some diagonals, one after the other; see `Grid.sweep`."""
         for d in diagonals:
             del self.upcoming[:1]
-            if self.upcoming:
-                self._ask(self.upcoming[0])
+            self._await_reader()
+            self._read_next()
             self._inspect(int(d))
             super().sweep(factors, np.array([d]), losses, step, static)
             for start, stop in self._ranges(int(d)):
-                drop_pages(self.blocks.entries, start, stop)
+                edge = LARGE_PAGE // self.blocks.entries.itemsize  # pages at its ends hold others' entries too
+                drop_pages(self.blocks.entries, max(0, start - edge), min(stop + edge, self.n_entries))
 
     def _inspect(self, d: int) -> None:
         """Look at a diagonal's entries before the first sweep over them, which needs them in memory anyway."""
@@ -72,16 +82,43 @@ class DiskGrid(Grid):
             )
         self.sound.add(d)
 
-    def _ask(self, d: int) -> None:
+    def _read_next(self) -> None:
+        """Have the next diagonal read by a thread: to touch its pages takes the system's time, and the disk's."""
+        if self.upcoming:
+            self.readers[:] = [threading.Thread(target=self._read, args=self.upcoming[:1], daemon=True)]
+            self.readers[0].start()
+
+    def _await_reader(self) -> None:
+        for reader in self.readers:
+            reader.join()
+        del self.readers[:]
+
+    def _read(self, d: int) -> None:
         for start, stop in self._ranges(d):
-            ask_pages(self.blocks.entries, start, stop)
+            touch_pages(self.blocks.entries, start, stop)
 
     def _ranges(self, d: int) -> Iterator[tuple[int, int]]:
-        """Yield which entries each block of a diagonal holds."""
-        B, offsets = self.n_stripes, self.blocks.offsets
-        for b in range(B):
-            block = B * b + (b + d) % B
-            yield int(offsets[block]), int(offsets[block + 1])
+        """Yield which entries a diagonal holds: one range of them where the file has the order of the diagonals."""
+        numbers = number_blocks(self.n_stripes)[d]
+        starts, stops = self.blocks.starts[numbers], self.blocks.stops[numbers]
+        cuts = np.flatnonzero(starts[1:] != stops[:-1]) + 1
+        firsts, lasts = np.append(0, cuts), np.append(cuts, len(numbers)) - 1
+        yield from zip(starts[firsts].tolist(), stops[lasts].tolist(), strict=True)
+
+
+def number_blocks(n_stripes: int) -> NDArray[np.int64]:
+    """Return the numbers, as `Blocks` has them, of the blocks of each diagonal: an array (diagonal, row stripe)."""
+    stripes = np.arange(n_stripes)
+    return n_stripes * stripes + (stripes + stripes[:, None]) % n_stripes
+
+
+def place_blocks(
+    offsets: NDArray[np.uint64], order: NDArray[np.int64]
+) -> tuple[NDArray[np.uint64], NDArray[np.uint64]]:
+    """Return where each block starts and stops, when they lie in a file in this order and begin at these offsets."""
+    starts, stops = np.empty_like(offsets[:-1]), np.empty_like(offsets[1:])
+    starts[order], stops[order] = offsets[:-1], offsets[1:]
+    return starts, stops
 
 
 @dataclass(frozen=True)
@@ -174,9 +211,14 @@ class Plan:
         return self.deal.entry_dtype(self.making.dtype, weighted=False)
 
     @property
+    def order(self) -> NDArray[np.int64]:
+        """The numbers of the blocks as they lie in the file: diagonal after diagonal."""
+        return number_blocks(self.deal.n_stripes).ravel()
+
+    @property
     def offsets(self) -> NDArray[np.uint64]:
-        """Where each block begins."""
-        return np.concatenate(([0], np.cumsum(self.counts.sum(axis=0)))).astype(np.uint64)
+        """Where each block begins, in the order of the file."""
+        return _starts(self.counts.sum(axis=0).ravel()[self.order]).astype(np.uint64)
 
     @property
     def n_stored(self) -> int:
@@ -191,7 +233,7 @@ class Plan:
     def as_grid(self, entries: NDArray[Any], held: Held) -> DiskGrid:
         """Return the grid, once everything has been written."""
         deal = self.deal
-        blocks = Blocks(entries, self.offsets, deal.row_starts, deal.col_starts)
+        blocks = Blocks(entries, *place_blocks(self.offsets, self.order), deal.row_starts, deal.col_starts)
         sound = set(range(deal.n_stripes))  # just written
         n = self.n_stored - int(AHEAD)
         return DiskGrid(blocks, deal.row_order, deal.col_order, held, n, sound=sound)
@@ -204,7 +246,8 @@ class Plan:
         """
         deal, B, dtype = self.deal, self.deal.n_stripes, self.entry_dtype
         standard, held_out = self.making.convert(X.data), self.making.held_out
-        cursor, held_cursor = self.offsets[:-1].astype(np.int64), np.zeros(B, np.int64)
+        order, held_cursor = self.order, np.zeros(B, np.int64)
+        cursor = place_blocks(self.offsets, order)[0].astype(np.int64)
         held_cursor[1:] = np.cumsum(self.held_counts.sum(axis=0))[:-1]
         row_stripe, col_place, matrix = deal.row_stripe, deal.col_place, (X.indptr, X.indices, X.data)
         done = np.zeros(B, np.int64)  # rows of each stripe
@@ -215,16 +258,16 @@ class Plan:
             row_starts = _starts(n_rows)
             rows = start + np.argsort(row_stripe[start:stop], kind="stable")
             piece = np.empty(int(offsets[-1]), dtype)
-            blocks = Blocks(piece, offsets.astype(np.uint64), row_starts, deal.col_starts)
+            places = offsets.astype(np.uint64)
+            blocks = Blocks(piece, places[:-1], places[1:], row_starts, deal.col_starts)
             found = [np.empty(int(held_starts[-1]), kind) for kind in (np.int64, np.int64, piece.dtype["value"])]
-            places = (held_starts, *found)
-            launch(fill_blocks, matrix, None, rows, col_place, blocks, standard, held_out, places, None)
+            launch(fill_blocks, matrix, None, rows, col_place, blocks, standard, held_out, (held_starts, *found), None)
             for b in range(B):  # the kernel counts the rows of the piece
                 piece["row"][offsets[B * b] : offsets[B * (b + 1)]] += done[b].astype(piece.dtype["row"])
                 found[0][held_starts[b] : held_starts[b + 1]] += deal.row_starts[b] + done[b] - row_starts[b]
                 for file, values in zip(held, found, strict=False):
                     file.write(int(held_cursor[b]), values[held_starts[b] : held_starts[b + 1]])
-            for block in range(B * B):
+            for block in order:
                 entries.write(int(cursor[block]), piece[offsets[block] : offsets[block + 1]])
             cursor, held_cursor, done = cursor + counts, held_cursor + held_counts, done + n_rows
         entries.write(self.n_stored - int(AHEAD), np.zeros(int(AHEAD), dtype))

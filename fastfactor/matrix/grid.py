@@ -314,7 +314,7 @@ def build_grid(X: Observations, making: Making, weights: NDArray[Any] | None = N
     if weights is not None:
         real = held.values.real.dtype
         held, weights = replace(held, weights=np.empty(n_held, real)), weights.astype(real)
-    blocks = Blocks(entries, offsets, deal.row_starts, deal.col_starts)
+    blocks = Blocks(entries, offsets[:-1], offsets[1:], deal.row_starts, deal.col_starts)
     places = (held_starts, held.rows, held.cols, held.values)
     matrix = (X.indptr, X.indices, X.data)
     standard = making.convert(X.data)

@@ -13,7 +13,7 @@ import numpy as np
 
 from fastfactor.kernels.sweep import AHEAD
 from fastfactor.matrix.grid import choose_stripes, entry_dtype
-from fastfactor.matrix.mapped import PIECE, PIECES_AHEAD
+from fastfactor.matrix.mapped import LARGE_PAGE, PIECE, PIECES_AHEAD
 from fastfactor.matrix.sizes import Size
 from fastfactor.solvers.fitting import HELD_SHARE
 from fastfactor.solvers.memory import choose_spec
@@ -75,12 +75,12 @@ def predict_memory(size: Size, planned: Planned) -> dict[str, float]:
 
     def hold(share: float) -> dict[str, float]:
         blocks, held = (1 - min(share, 1.0) * planned.tries) * n * entry, share * n * pair
-        if size.on_disk:  # a diagonal at a time, and before that a piece in both orders
+        if size.on_disk:  # two diagonals at a time, and before that a piece in both orders
             moved = planned.lays_out or share > 0
             read = min(n, (1 + PIECES_AHEAD) * PIECE) * (4 + size.value_size)
             piece = (read + min(n, PIECE) * (entry + share * pair)) * moved
             return {
-                "blocks": max(piece, n * entry / choose_stripes(size.shape, n)),
+                "blocks": max(piece, 2 * n * entry / choose_stripes(size.shape, n) + 4 * LARGE_PAGE),
                 "held-out entries": held * _MAPPED_HELD,
             }
         return {"blocks": blocks + int(AHEAD) * entry, "held-out entries": held}

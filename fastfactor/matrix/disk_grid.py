@@ -7,8 +7,8 @@ so a fit is too.
 from __future__ import annotations
 
 import functools
-import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -25,7 +25,27 @@ from fastfactor.matrix.mapped import LARGE_PAGE, ArrayFile, Scratch, drop_pages,
 from fastfactor.matrix.structure import check_range
 from fastfactor.threads import launch
 
+DIAGONALS_AHEAD = 2  # read before they are swept
 _PIECE_SLICES = 4  # of the rows of a piece, to share out over threads
+
+
+class _Reader:
+    """A thread that reads the diagonals of an epoch ahead of the sweep."""
+
+    def __init__(self, read: Callable[[int], None], diagonals: list[int]) -> None:
+        self.pool, self.read = ThreadPoolExecutor(1), read
+        self.reads = [self.pool.submit(read, d) for d in diagonals[:DIAGONALS_AHEAD]]
+        self.upcoming = diagonals[DIAGONALS_AHEAD:]
+
+    def await_next(self) -> None:
+        """Wait until the next diagonal is in memory, and have one more read."""
+        self.reads.pop(0).result()
+        self.reads += [self.pool.submit(self.read, d) for d in self.upcoming[:1]]
+        del self.upcoming[:1]
+
+    def stop(self) -> None:
+        """Read no more, whatever was asked for."""
+        self.pool.shutdown(wait=True, cancel_futures=True)
 
 
 @dataclass(frozen=True)
@@ -34,35 +54,30 @@ class DiskGrid(Grid):
 
     Attributes
     ----------
-    upcoming : list of int
-        Diagonals still to come in this epoch.
-    readers : list of Thread
-        The one that reads the next of them, or none.
+    readers : list of _Reader
+        That of this epoch.
     sound : set of int
         Diagonals whose entries are known to lie in their blocks: a file may hold anything, and sweeps follow it.
     """
 
-    upcoming: list[int] = field(default_factory=list, compare=False)
-    readers: list[threading.Thread] = field(default_factory=list, compare=False)
+    readers: list[_Reader] = field(default_factory=list, compare=False)
     sound: set[int] = field(default_factory=set, compare=False)
 
     def __post_init__(self) -> None:
         use_large_pages(self.blocks.entries)
 
     def begin_epoch(self, epoch: int, order: NDArray[np.int64]) -> None:
-        """Take note of the order in which the diagonals will be swept, and have the first one read."""
-        self.upcoming[:] = order.tolist()
-        self._await_reader()
-        self._read_next()
+        """Have the diagonals read in the order in which they will be swept."""
+        for reader in self.readers:
+            reader.stop()  # the last epoch may have been broken off
+        self.readers[:] = [_Reader(self._read, order.tolist())]
 
     def sweep(
         self, factors: Factors, diagonals: NDArray[np.int64], losses: NDArray[np.float64], step: Step, static: Any
     ) -> None:
         """Update on the entries of some diagonals, one after the other; see `Grid.sweep`."""
         for d in diagonals:
-            del self.upcoming[:1]
-            self._await_reader()
-            self._read_next()
+            self.readers[0].await_next()
             self._inspect(int(d))
             super().sweep(factors, np.array([d]), losses, step, static)
             for start, stop in self._ranges(int(d)):
@@ -81,17 +96,6 @@ class DiskGrid(Grid):
                 "(open_grid with verify=True names the file)"
             )
         self.sound.add(d)
-
-    def _read_next(self) -> None:
-        """Have the next diagonal read by a thread: to touch its pages takes the system's time, and the disk's."""
-        if self.upcoming:
-            self.readers[:] = [threading.Thread(target=self._read, args=self.upcoming[:1], daemon=True)]
-            self.readers[0].start()
-
-    def _await_reader(self) -> None:
-        for reader in self.readers:
-            reader.join()
-        del self.readers[:]
 
     def _read(self, d: int) -> None:
         for start, stop in self._ranges(d):

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from fastfactor.kernels.sweep import AHEAD
+from fastfactor.matrix.disk_grid import DIAGONALS_AHEAD
 from fastfactor.matrix.grid import choose_stripes, entry_dtype
 from fastfactor.matrix.mapped import LARGE_PAGE, PIECE, PIECES_AHEAD
 from fastfactor.matrix.sizes import Size
@@ -75,12 +76,13 @@ def predict_memory(size: Size, planned: Planned) -> dict[str, float]:
 
     def hold(share: float) -> dict[str, float]:
         blocks, held = (1 - min(share, 1.0) * planned.tries) * n * entry, share * n * pair
-        if size.on_disk:  # two diagonals at a time, and before that a piece in both orders
+        if size.on_disk:  # some diagonals at a time, and before that a piece in both orders
             moved = planned.lays_out or share > 0
             read = min(n, (1 + PIECES_AHEAD) * PIECE) * (4 + size.value_size)
             piece = (read + min(n, PIECE) * (entry + share * pair)) * moved
+            diagonal = n * entry / choose_stripes(size.shape, n) + 2 * LARGE_PAGE
             return {
-                "blocks": max(piece, 2 * n * entry / choose_stripes(size.shape, n) + 4 * LARGE_PAGE),
+                "blocks": max(piece, min((1 + DIAGONALS_AHEAD) * diagonal, n * entry)),
                 "held-out entries": held * _MAPPED_HELD,
             }
         return {"blocks": blocks + int(AHEAD) * entry, "held-out entries": held}

@@ -139,8 +139,6 @@ def walk_rows(indptr: NDArray[Any], arrays: Sequence[NDArray[Any]]) -> Iterator[
     if not is_mapped(*arrays):
         yield from ranges
         return
-    for array in arrays:
-        use_large_pages(array)
     entries = [(int(indptr[start]), int(indptr[stop])) for start, stop in ranges]
 
     def read(start: int, stop: int) -> None:

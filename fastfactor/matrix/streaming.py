@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from fastfactor.kernels.gram import SparseRows
 from fastfactor.matrix.inputs import is_sparse
-from fastfactor.matrix.mapped import as_pages, is_mapped, walk_rows
+from fastfactor.matrix.mapped import as_pages, is_mapped, use_large_pages, walk_rows
 from fastfactor.matrix.operand import Operand, SparseOperand
 from fastfactor.matrix.packing import leave
 from fastfactor.matrix.values import check_finite, find_largest, power_of_two
@@ -31,6 +31,8 @@ class MappedOperand(SparseOperand):
 
     def __init__(self, indptr: Array, indices: Array, values: Array, shape: tuple[int, int], scale: float) -> None:
         super().__init__(leave(as_pages(indptr), as_pages(indices), as_pages(values)), shape, scale)
+        for array in (self.rows.indices, self.rows.values):
+            use_large_pages(array)
 
     def walk(self) -> Iterator[SparseRows]:
         """Yield the pieces, each in two halves of about as many entries; pages are dropped behind."""

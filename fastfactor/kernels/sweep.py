@@ -9,7 +9,7 @@ from numba import prange, types
 from numba.extending import overload
 
 from fastfactor.kernels.ahead import prefetch_all, prefetch_number
-from fastfactor.kernels.compiling import kernel, parallel_kernel
+from fastfactor.kernels.compiling import entry_kernel, kernel, parallel_kernel
 from fastfactor.kernels.rivals import draw_rival, select_rivals
 from fastfactor.kernels.simd import prefetch
 from fastfactor.kernels.subnormals import flush_subnormals, restore_subnormals
@@ -72,7 +72,7 @@ def select_step(step, r0, r1, c0, c1):
     )
 
 
-@kernel
+@entry_kernel
 def ask_for(factors, entries, i, rows_ahead, static):
     """Ask for the factors of entries that follow entry i in its run, and for later entries."""
     col, row = entries[i + AHEAD].col, entries[i + rows_ahead].row
@@ -82,14 +82,14 @@ def ask_for(factors, entries, i, rows_ahead, static):
         prefetch(factors.U, row, k, static)
 
 
-@kernel
+@entry_kernel
 def sweep_entry(factors, entries, i, step, static):
     """Update on entry i."""
     entry = entries[i]
     return update_entry(factors, entry.row, entry.col, entry.value, step, static, weight_of(entry))
 
 
-@kernel
+@entry_kernel
 def sweep_pair(factors, entries, i, step, static, rivals):
     """Update on entry i and the column it is held against."""
     entry = entries[i]

@@ -8,7 +8,7 @@ import numpy as np
 from numba import types
 from numba.extending import overload
 
-from fastfactor.kernels.compiling import kernel
+from fastfactor.kernels.compiling import entry_kernel, kernel
 from fastfactor.kernels.losses import bounded, derivative, value
 from fastfactor.kernels.simd import conj, load, maximum, store, total, zeros
 
@@ -147,13 +147,13 @@ def _weight_of(entry):
     return lambda entry: None
 
 
-@kernel
+@entry_kernel
 def n_chunks(M, static):
     """Return how many Vecs make up a factor row: a literal 1 when one does."""
     return 1 if static.whole else M.shape[1] // static.lanes
 
 
-@kernel
+@entry_kernel
 def predict_entry(factors, r, c, static):
     """Return p = sum_q U_rq conj(V_cq), plus the biases (equation 1)."""
     U, V = factors.U, factors.V
@@ -166,7 +166,7 @@ def predict_entry(factors, r, c, static):
     return p
 
 
-@kernel
+@entry_kernel
 def update_entry(factors, r, c, x, step, static, weight=None):
     """Descend on entry (r, c) of value x; both sides step from the old values (equation 4). Return its loss before.
 
@@ -187,7 +187,7 @@ def update_entry(factors, r, c, x, step, static, weight=None):
     return weigh(value(static, step.place, x, p), weight)
 
 
-@kernel
+@entry_kernel
 def update_pair(factors, r, c, d, x, step, static, weight=None):
     """Descend on the entries (r, c) and (r, d) by the loss of the difference of their predictions (equation 13).
 

@@ -130,8 +130,8 @@ def inlined_kernel(function: Any) -> Any:
 def entry_kernel(function: Any) -> Any:
     """Compile what is done for each entry, for LLVM to put it into the loop whatever its size.
 
-    LLVM calls what is large, such as updates of more than 128 numbers. The references of all arrays are counted for each
-    call, which takes longer than the update (docs/performance.md).
+    LLVM calls what is large, such as updates of more than 128 numbers. For each call the references of all arrays are
+    counted, which takes longer than the update (docs/performance.md).
     """
     return _with_cache(numba.njit(function, fastmath=FASTMATH, error_model="numpy", nogil=True, forceinline=True))
 

@@ -17,7 +17,9 @@ from fastfactor.kernels.compiling import kernel, parallel_kernel
 from fastfactor.kernels.rows import ROWS, along, down, load_rows, store_rows, zero_rows
 from fastfactor.kernels.simd import conj, load, prefetch, store, zeros
 
-TILE = 64  # rows of a block that are read before the next block's: with fewer, too many streams take turns
+# Rows of a block that are read before the next block's: with fewer, too many streams take turns. These are too short for
+# the machine to foresee, so that each row is asked for when the one a tile before it is read.
+TILE = 64
 
 
 @kernel
@@ -27,17 +29,36 @@ def add_products(Q, b, Z, start, stop, C, q, static):
     for j in range(np.uint64(0), width, np.uint64(ROWS)):
         c = load_rows(C, b * width + j, q, static)
         for r in range(np.uint64(start), np.uint64(stop)):
+            prefetch(Q[b], r + np.uint64(TILE), j // np.uint64(static.lanes), static)
             c = c + conj(along(Q[b], r, j, C, static)) * load(Z, r, q, static)
         store_rows(C, b * width + j, q, c, static)
 
 
 @kernel
+def combine_block(w, Q, b, r, C, q, static):
+    """Return w + sum_p Q[r + i, p] C[p] for i = 0, 1, ... and the columns p of block b, chunk q of C."""
+    width = np.uint64(Q.shape[2])
+    for j in range(width):
+        w = w + down(Q[b], np.uint64(r), j, C, static) * load(C, b * width + j, q, static)
+    return w
+
+
+@kernel
 def combine(Q, lo, hi, r, C, q, static):
     """Return sum_p Q[r + i, p] C[p] for i = 0, 1, ... and the columns p of blocks lo:hi, chunk q of C."""
-    w, width = zero_rows(C, static), np.uint64(Q.shape[2])
+    w = zero_rows(C, static)
     for b in range(np.uint64(lo), np.uint64(hi)):
-        for j in range(width):
-            w = w + down(Q[b], np.uint64(r), j, C, static) * load(C, b * width + j, q, static)
+        w = combine_block(w, Q, b, r, C, q, static)
+    return w
+
+
+@kernel
+def combine_ahead(w, Q, lo, hi, r, C, static):
+    """Return w + sum_p Q[r + i, p] C[p] for those blocks, chunk 0 of C, having asked for the rows a tile ahead, block by block."""
+    for b in range(np.uint64(lo), np.uint64(hi)):
+        for i in range(np.uint64(ROWS)):
+            prefetch(Q[b], np.uint64(r) + i + np.uint64(TILE), 0, static)
+        w = combine_block(w, Q, b, r, C, 0, static)
     return w
 
 
@@ -95,7 +116,8 @@ def subtract(Q, head, lo, hi, D, starts, S, K, M, static):
         for start in range(starts[t], starts[t + 1], TILE):
             stop = min(start + TILE, starts[t + 1])
             for r in range(start, stop, ROWS):
-                d = combine(Q, lo, hi, r, D, 0, static) + combine(Q, 0, head, r, D, 0, static)
+                d = combine_ahead(zero_rows(D, static), Q, lo, hi, r, D, static)
+                d = combine_ahead(d, Q, 0, head, r, D, static)
                 store_rows(W, r, 0, load_rows(W, r, 0, static) - d, static)
             add_products(S, 0, W, start, stop, K_t, 0, static)
             add_products(own, 0, W, start, stop, M_t, 0, static)

@@ -81,11 +81,16 @@ def add_gram_sparse(A, X, G, static):
 
 
 @parallel_kernel
-def multiply_sparse(A, V, U, q, static):
-    """U = A V, chunk q."""
+def multiply_sparse(A, V, U, factors, wide, static):
+    """U = (A V) * factors, `factors` being (1, width): as many chunks as there are of `wide`, then of `static`."""
+    n_wide, n_chunks = V.shape[1] // wide.lanes, V.shape[1] // static.lanes
     for s in prange(len(A.starts) - 1):
         for i in range(A.starts[s], A.starts[s + 1]):
-            store(U, i + A.turns[i], q, multiply_row(A, i, V, q, static), static)
+            r = i + A.turns[i]
+            for q in range(n_wide):
+                store(U, r, q, multiply_row(A, i, V, q, wide) * load(factors, 0, q, wide), wide)
+            for q in range(n_wide * wide.lanes // static.lanes, n_chunks):
+                store(U, r, q, multiply_row(A, i, V, q, static) * load(factors, 0, q, static), static)
 
 
 @parallel_kernel
@@ -118,6 +123,14 @@ def certify_sparse(A, V, U, values, squares, G, q, static):
             total = total + d * conj(d)
             scatter_row(A, i, u, G[s], static)
         store(squares[s], 0, q, total, static)
+
+
+@parallel_kernel
+def take_chunk(V, X, starts, q, static):
+    """X = chunk q of V."""
+    for t in prange(len(starts) - 1):
+        for r in range(starts[t], starts[t + 1]):
+            store(X, r, 0, load(V, r, q, static), static)
 
 
 @parallel_kernel

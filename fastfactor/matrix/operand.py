@@ -19,6 +19,7 @@ from fastfactor.kernels.gram import (
     certify_sparse,
     drain,
     multiply_sparse,
+    take_chunk,
 )
 from fastfactor.kernels.rows import MOST_ROWS
 from fastfactor.kernels.simd import Spec, Static
@@ -28,6 +29,7 @@ from fastfactor.threads import launch
 
 BLOCK = 8  # columns that a pass works on
 LANES = Static(Spec(lanes=BLOCK, whole=False))
+WIDE_LANES = Static(Spec(lanes=4 * BLOCK, whole=False))  # of a product alone: each entry is then read less often
 N_SLICES = 2  # row slices of A, each with an accumulator of its own: more of them leave the caches
 
 Array = NDArray[Any]
@@ -89,9 +91,14 @@ def invert(s: Array) -> Array:
     return np.divide(1.0, s, out=np.zeros_like(s), where=s > 0.0)
 
 
+def _cut(n: int) -> NDArray[np.int64]:
+    """Return the boundaries of slices of n rows that are copied."""
+    return np.linspace(0, n, 2 * N_SLICES + 1).astype(np.int64)
+
+
 def drain_into(G: Array, Z: Array, n: int, q: int) -> None:
     """Store the sum of G[s] over s as chunk q of the first n rows of Z, and make G zero."""
-    launch(drain, G, Z, np.linspace(0, n, 2 * N_SLICES + 1).astype(np.int64), q, LANES)
+    launch(drain, G, Z, _cut(n), q, LANES)
 
 
 def _norms(M: Array) -> Array:
@@ -122,11 +129,29 @@ class SparseOperand(Operand):
 
     def multiply(self, V: Array) -> Array:
         """Return B V."""
-        U = np.empty((self.m, V.shape[1]), V.dtype)
+        return self._multiply(V, np.ones(V.shape[1]))
+
+    def left_vectors(self, V: Array, s: Array) -> Array:
+        """Return B V / s; columns where s is zero come out as zeros."""
+        return self._multiply(V, invert(s))
+
+    def _multiply(self, V: Array, factors: Array) -> Array:
+        """Return B V, column j times factors[j]."""
+        U = aligned_empty((self.m, V.shape[1]), V.dtype)
         for rows in self.walk():
-            for q in range(V.shape[1] // BLOCK):
-                launch(multiply_sparse, rows, V, U, q, LANES)
+            launch(multiply_sparse, rows, V, U, factors[None, :].astype(V.dtype), WIDE_LANES, LANES)
         return U
+
+    def gram_product(self, V: Array) -> Array:
+        """Return B^H B V, with rows of zeros as V has them."""
+        Z, X = np.empty_like(V), aligned_empty((len(V), BLOCK), V.dtype)
+        Z[self.n :] = 0
+        G = aligned_zeros((N_SLICES, self.n, BLOCK), V.dtype)
+        for q in range(V.shape[1] // BLOCK):
+            launch(take_chunk, V, X, _cut(self.n), q, LANES)
+            self.add_gram(X, G)
+            drain_into(G, Z, self.n, q)
+        return Z
 
     def adjoint(self, U: Array) -> Array:
         """Return B^H U."""

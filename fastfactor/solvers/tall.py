@@ -96,9 +96,11 @@ def find_phases(V: Array) -> Array:
     return compute_phases(pivots[sizes.argmax(axis=0), np.arange(V.shape[1])])
 
 
-def fix_signs(V: Array, T: Array) -> None:
-    """Replace V by V T, with the columns' phases changed so that their pivots are positive."""
-    rotate_rows(V, T * find_phases(V)[: len(T)])
+def fix_signs(V: Array, T: Array) -> Array:
+    """Replace V by V T, with the columns of T times phases by which their pivots are positive; return that T."""
+    T = T * find_phases(V)[: len(T)]
+    rotate_rows(V, T)
     phases = find_phases(V)
     if np.any(phases != 1.0):  # T moved another entry to the top, or rounding did
         V *= phases
+    return np.asarray(T * phases[: len(T)])

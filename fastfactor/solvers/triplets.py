@@ -12,9 +12,10 @@ from numpy.typing import NDArray
 
 from fastfactor.blas import pad
 from fastfactor.matrix.dense import DenseOperand
-from fastfactor.matrix.operand import BLOCK, DeflatedOperand, Operand
+from fastfactor.matrix.operand import BLOCK, DeflatedOperand, Operand, SparseOperand
 from fastfactor.solvers.subspace import Basis, Request, Ritz, solve
 from fastfactor.solvers.tall import (
+    compute_phases,
     find_phases,
     fix_signs,
     inner_products,
@@ -32,6 +33,7 @@ SHORT = 128  # up to this order the Gram matrix of any matrix is formed: it take
 LAPACK_LIMIT = 512  # up to this order LAPACK decomposes it faster than the iteration
 SINGLE_TOL = 5e-6  # the least tolerance for which an iteration in single precision is tried
 ORTHONORMAL = 1e-13  # what U^H U may differ from I by
+FLAT = 1e-2  # the least s / s_1 for which U = B V / s is orthonormal to ORTHONORMAL once V^H B^H B V is diagonal
 STEEP = 1e-5  # the least s / s_1 for which U = B V / s is orthonormal to within a small correction
 MAX_LEVELS = 8  # deflations; each gains four decimal digits of s / s_1
 ROUNDING = 1e-14  # residuals, over s_1, that no level is spent on
@@ -185,12 +187,16 @@ def _find_largest_pairs(gram: Array, k: int) -> tuple[Array, Array]:
 def _finish(operand: Operand, ritz: Ritz, search: Search) -> Triplets:
     """Return U, s and residuals for the right singular vectors found, from one more product with B and B^H each.
 
+    Where the spectrum is flat and B sparse, `_finish_flat` says how; otherwise:
+
     With ``U = B V / s`` and ``Z = B^H U``, what U lacks to be orthonormal is known from the short side,
     ``E = U^H U - I = V^H Z / s - I``. The first-order Gram-Schmidt step ``U (I - triu(E))`` mends it; the
     leading vectors, which are the accurate ones, stay as they are.
     """
     k, norm = search.k, float(np.sqrt(ritz.norm))
     s = np.sqrt(np.maximum(ritz.theta, 0.0))
+    if isinstance(operand, SparseOperand) and search.largest and s.min() > FLAT * norm:
+        return _finish_flat(operand, ritz, k)
     if s.min() > STEEP * norm:
         U, Z = operand.triplets(ritz.V, np.pad(s, (0, ritz.V.shape[1] - k)))
         E = inner_products(ritz.V, Z, k) / s[:, None]
@@ -201,6 +207,27 @@ def _finish(operand: Operand, ritz: Ritz, search: Search) -> Triplets:
         if np.abs(E).max() <= 0.1 / k and search.largest:
             return _decompose_projected(operand, U, Z, ritz, s, E)
     return _certify(operand, _rayleigh_ritz(operand, ritz.V[: operand.n, :k], search), norm, ritz.n_passes)
+
+
+def _finish_flat(operand: SparseOperand, ritz: Ritz, k: int) -> Triplets:
+    """Return the triplets by Rayleigh-Ritz on V, from one more pass and a product: ``V^H (B^H B V)`` is diagonal then.
+
+    So U = B V / s is orthonormal to within eps s_1 / s, and never has to be mended, which is work on the longer side.
+    Nor does ``|| B V - U s ||`` differ from zero.
+    """
+    V = ritz.V
+    Z = operand.gram_product(V)
+    T = inner_products(V, Z, k)
+    theta, W = np.linalg.eigh((T + T.conj().T) / 2)
+    theta, W = theta[::-1], W[:, ::-1]
+    T = fix_signs(V, W * compute_phases(W.diagonal()))
+    rotate_rows(Z, T)
+    s = np.sqrt(theta)
+    right = np.sqrt(square_deviations(Z, V, theta)) / s
+    del Z
+    norm = max(float(np.sqrt(ritz.norm)), float(s[0]))
+    U = operand.left_vectors(V, np.pad(s, (0, V.shape[1] - k)))
+    return Triplets(U[:, :k], s, V[: operand.n, :k], right / norm, norm, ritz.n_passes)
 
 
 def _decompose_projected(operand: Operand, U: Array, Z: Array, ritz: Ritz, s: Array, E: Array) -> Triplets:

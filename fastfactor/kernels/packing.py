@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import numpy as np
 from numba import prange
 
 from fastfactor.kernels.compiling import parallel_kernel
@@ -28,3 +29,17 @@ def sort_by_length(indptr, window, slices, counts, turns):
                 i = start + count[length]
                 count[length] += 1
                 turns[i] = r - i
+
+
+@parallel_kernel
+def copy_rows(indptr, indices, values, turns, slices, starts, columns, numbers):
+    """Store the rows in the order that `turns` gives them; a window, with which each slice begins, stays in its place."""
+    for s in prange(len(slices) - 1):
+        e = np.uint64(indptr[slices[s]])
+        for i in range(slices[s], slices[s + 1]):
+            r = i + turns[i]
+            starts[i] = e
+            for source in range(np.uint64(indptr[r]), np.uint64(indptr[r + 1])):
+                columns[e] = indices[source]
+                numbers[e] = values[source]
+                e += np.uint64(1)

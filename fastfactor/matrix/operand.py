@@ -23,16 +23,24 @@ from fastfactor.kernels.gram import (
 )
 from fastfactor.kernels.rows import MOST_ROWS
 from fastfactor.kernels.simd import Spec, Static
-from fastfactor.matrix.packing import Stored
+from fastfactor.matrix.packing import Stored, copy_sorted
 from fastfactor.matrix.values import check_finite, power_of_two
 from fastfactor.threads import launch
 
-BLOCK = 8  # columns that a pass works on
+BLOCK = 8  # columns that a pass works on in double precision: a cache line
+SINGLE_BLOCK = 2 * BLOCK  # in single precision
 LANES = Static(Spec(lanes=BLOCK, whole=False))
-WIDE_LANES = Static(Spec(lanes=4 * BLOCK, whole=False))  # of a product alone: each entry is then read less often
+_SINGLE_LANES = Static(Spec(lanes=SINGLE_BLOCK, whole=False))
+_WIDE_LANES = Static(Spec(lanes=4 * BLOCK, whole=False))  # of a product alone: each entry is then read less often
+SHORT_ROWS = 8  # entries a row, on average, up to which a sorted copy is worth it
 N_SLICES = 2  # row slices of A, each with an accumulator of its own: more of them leave the caches
 
 Array = NDArray[Any]
+
+
+def lanes_of(block: int) -> Static:
+    """Return what kernels take for blocks of BLOCK or SINGLE_BLOCK columns."""
+    return LANES if block == BLOCK else _SINGLE_LANES
 
 
 class Operand(ABC):
@@ -105,6 +113,14 @@ def _norms(M: Array) -> Array:
     return np.asarray(np.linalg.norm(M, axis=0), np.float64)
 
 
+def _halve(stored: Stored, start: int, stop: int, scale: float) -> SparseRows:
+    """Return some of the rows in slices of about as many entries."""
+    indptr = stored.indptr[start : stop + 1]
+    starts = start + np.searchsorted(indptr, np.linspace(indptr[0], indptr[-1], N_SLICES + 1)).astype(np.int64)
+    starts[0], starts[-1] = start, stop
+    return SparseRows(*stored, np.float64(scale), starts)
+
+
 class SparseOperand(Operand):
     """Rows of a CSR matrix, walked by the fused kernels."""
 
@@ -114,18 +130,31 @@ class SparseOperand(Operand):
         self.m, self.n = shape
         self.dtype = np.result_type(stored.values.dtype, np.float64)
         self.scale = scale
-        starts = np.searchsorted(stored.indptr, np.linspace(0, stored.indptr[-1], N_SLICES + 1)).astype(np.int64)
-        starts[0], starts[-1] = 0, self.m
-        self.rows = SparseRows(*stored, np.float64(scale), starts)
+        self.rows = _halve(stored, 0, self.m, scale)
+        self.sorted: SparseRows | None = None
+
+    def sort(self) -> None:
+        """Keep a sorted copy of as many rows as a block of vectors of length m takes room, where that shortens passes."""
+        rows = self.rows
+        if rows.indptr[-1] > SHORT_ROWS * self.m or rows.turns.any():
+            return
+        copy = copy_sorted(Stored(*rows[:4]), self.n, self.m * BLOCK * self.dtype.itemsize)
+        n_copied = len(copy.turns)
+        if n_copied:
+            self.sorted = _halve(copy, 0, n_copied, self.scale)
+            self.rows = _halve(Stored(*rows[:4]), n_copied, self.m, self.scale)
 
     def walk(self) -> Iterator[SparseRows]:
-        """Yield the rows, all at once."""
-        yield self.rows
+        """Yield the rows: those that were copied, and the others."""
+        if self.sorted is not None:
+            yield self.sorted
+        if self.rows.starts[0] < self.m:
+            yield self.rows
 
     def add_gram(self, X: Array, G: Array) -> None:
         """Add B^H B X to G."""
         for rows in self.walk():
-            launch(add_gram_sparse, rows, X, G, LANES)
+            launch(add_gram_sparse, rows, X, G, lanes_of(X.shape[1]))
 
     def multiply(self, V: Array) -> Array:
         """Return B V."""
@@ -139,7 +168,7 @@ class SparseOperand(Operand):
         """Return B V, column j times factors[j]."""
         U = aligned_empty((self.m, V.shape[1]), V.dtype)
         for rows in self.walk():
-            launch(multiply_sparse, rows, V, U, factors[None, :].astype(V.dtype), WIDE_LANES, LANES)
+            launch(multiply_sparse, rows, V, U, factors[None, :].astype(V.dtype), _WIDE_LANES, LANES)
         return U
 
     def gram_product(self, V: Array) -> Array:

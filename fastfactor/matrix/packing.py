@@ -1,7 +1,7 @@
 """Rows in the order of their lengths, so that where one ends can be guessed: what passes over short rows gain by it.
 
 Only rows that are near each other change places: those of one window. Where a matrix has to be transposed anyway, the
-order costs nothing; what lies in order already is left as it is (docs/performance.md has what a copy saves and costs).
+order costs nothing. Else a copy is worth it for short rows and many passes (docs/performance.md).
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from fastfactor.kernels.packing import sort_by_length
+from fastfactor.kernels.packing import copy_rows, sort_by_length
 from fastfactor.threads import launch
 
 Array = NDArray[Any]
@@ -31,13 +31,16 @@ class Stored(NamedTuple):
     turns: Array
 
 
+def _slice_windows(n_rows: int) -> Array:
+    """Return the boundaries of slices of windows."""
+    return np.minimum(np.arange(N_SLICES + 1) * -(-n_rows // (N_SLICES * WINDOW)) * WINDOW, n_rows)
+
+
 def sort_rows(indptr: Array) -> NDArray[np.int16]:
     """Return where the rows come from: the i-th of those sorted by length, within each window, is row i + turns[i]."""
-    n_rows = len(indptr) - 1
-    turns = np.empty(n_rows, TURN)
+    turns = np.empty(len(indptr) - 1, TURN)
     counts = np.zeros((N_SLICES, N_LENGTHS + 1), np.int64)
-    slices = np.minimum(np.arange(N_SLICES + 1) * -(-n_rows // (N_SLICES * WINDOW)) * WINDOW, n_rows)
-    launch(sort_by_length, indptr, WINDOW, slices, counts, turns)
+    launch(sort_by_length, indptr, WINDOW, _slice_windows(len(turns)), counts, turns)
     return turns
 
 
@@ -51,3 +54,17 @@ def pack_starts(indptr: Array, order: Array) -> Array:
     packed = np.zeros_like(indptr)
     np.cumsum(np.diff(indptr)[order], out=packed[1:])
     return packed
+
+
+def copy_sorted(stored: Stored, n_cols: int, room: int) -> Stored:
+    """Return a sorted copy of the first rows, as many whole windows as fit into `room` bytes; all of them if all do."""
+    indptr, indices, values = stored.indptr, stored.indices, stored.values
+    index = np.dtype(np.uint16 if n_cols <= 1 << 16 else indices.dtype)
+    n_entries = (room - indptr.nbytes - stored.turns.nbytes) // (index.itemsize + values.itemsize)
+    n_rows = int(np.searchsorted(indptr, n_entries, side="right")) - 1
+    n_rows -= n_rows % WINDOW if n_rows < len(indptr) - 1 else 0
+    indptr = indptr[: n_rows + 1]
+    turns = sort_rows(indptr)
+    copy = Stored(indptr.copy(), np.empty(indptr[-1], index), np.empty(indptr[-1], values.dtype), turns)
+    launch(copy_rows, indptr, indices, values, turns, _slice_windows(n_rows), *copy[:3])
+    return copy

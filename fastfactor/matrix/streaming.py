@@ -34,6 +34,9 @@ class MappedOperand(SparseOperand):
         for array in (self.rows.indices, self.rows.values):
             use_large_pages(array)
 
+    def sort(self) -> None:
+        """Leave the rows where they are."""
+
     def walk(self) -> Iterator[SparseRows]:
         """Yield the pieces, each in two halves of about as many entries; pages are dropped behind."""
         rows = self.rows

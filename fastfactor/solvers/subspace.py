@@ -1,6 +1,6 @@
 """Leading (or trailing) right singular vectors by a thick-restarted block Krylov space of A^H A (docs/svd.md).
 
-Each pass multiplies one block of `BLOCK` vectors by A^H A. The new block is made orthogonal to the two before it, which
+Each pass multiplies one block of vectors by A^H A. The new block is made orthogonal to the two before it, which
 in exact arithmetic suffices; what rounding has left of the others is estimated from a few random combinations of the
 basis, and removed when it is more than `Basis.loss`. Rayleigh-Ritz on the space gives approximations and, from
 the coupling to the next block, their residuals; a full basis is restarted from its best Ritz vectors.
@@ -18,7 +18,7 @@ from fastfactor.blas import aligned_empty, aligned_zeros, pad
 from fastfactor.kernels.basis import add_inner, collect, multiply, prepare_pass, restart, subtract, transform
 from fastfactor.kernels.rows import MOST_ROWS, ROWS
 from fastfactor.kernels.small import factor, find_lost
-from fastfactor.matrix.operand import BLOCK, LANES, N_SLICES
+from fastfactor.matrix.operand import BLOCK, LANES, N_SLICES, lanes_of
 from fastfactor.solvers.tall import fixed_parts, widen
 from fastfactor.threads import launch
 
@@ -41,15 +41,12 @@ class Request:
     max_passes : int
     largest : bool
         Which end of the spectrum.
-    size : int
-        Vectors in the basis, a multiple of BLOCK.
     """
 
     k: int
     tol: float
     max_passes: int
     largest: bool
-    size: int
 
 
 @dataclass
@@ -86,19 +83,22 @@ class Basis:
 
     Attributes
     ----------
-    Q : (size // BLOCK + N_SLICES, rows, BLOCK) array
+    n, size, block : int
+        Length of the vectors, how many there is room for (a multiple of `block`), and how many a pass works on.
+    Q : (size // block + N_SLICES, rows, block) array
         Orthonormal columns in blocks, of which the first p columns are in use; the next block waits after them. It is
         made where it stays: a pass adds to it, and to the blocks after it.
-    S : (1, rows, BLOCK) array
+    S : (1, rows, block) array
         Q times random signs: a vector with parts of size x in the space of Q has inner products of about x with S.
     H : (size, size) array
         Q^H B Q; only its upper triangle is read.
-    R : (BLOCK, BLOCK) array
+    R : (block, block) array
         The next block times R is what B X has outside the basis.
     """
 
     n: int
     size: int
+    block: int
     dtype: np.dtype[Any]
     rng: np.random.Generator
     loss: float = 0.0  # how much of the basis a new block may contain before it is made orthogonal again
@@ -108,17 +108,18 @@ class Basis:
     Q: NDArray[Any] = field(init=False)
 
     def __post_init__(self) -> None:
-        rows = pad(self.n, MOST_ROWS)
+        rows, block = pad(self.n, MOST_ROWS), self.block
+        self.lanes = lanes_of(block)
         self.parts = fixed_parts(rows)
-        self.Q = aligned_empty((self.size // BLOCK + N_SLICES, rows, BLOCK), self.dtype)
+        self.Q = aligned_empty((self.size // block + N_SLICES, rows, block), self.dtype)
         n_parts = len(self.parts) - 1
-        self.C = np.zeros((n_parts, self.size, BLOCK), self.dtype)
-        self.K, self.M = np.zeros((2, n_parts, BLOCK, BLOCK), self.dtype)
-        self.norms = np.zeros(BLOCK)
-        self.signs = np.asarray(1.0 - 2.0 * self.rng.integers(0, 2, (self.size + BLOCK, BLOCK)), self.dtype)
-        self.S = aligned_zeros((1, rows, BLOCK), self.dtype)
+        self.C = np.zeros((n_parts, self.size, block), self.dtype)
+        self.K, self.M = np.zeros((2, n_parts, block, block), self.dtype)
+        self.norms = np.zeros(block)
+        self.signs = np.asarray(1.0 - 2.0 * self.rng.integers(0, 2, (self.size + block, block)), self.dtype)
+        self.S = aligned_zeros((1, rows, block), self.dtype)
         self.H = np.zeros((self.size, self.size), np.result_type(self.dtype, np.float64))
-        self.R, self.gram = np.zeros((2, BLOCK, BLOCK), self.H.dtype)
+        self.R, self.gram = np.zeros((2, block, block), self.H.dtype)
         self.eps = float(np.finfo(self.dtype).eps)
         # Below this times the norm of B residuals are not looked at: a multiple of eps to be safe in double precision,
         # as little as sums of random errors permit in single precision, where a certificate in double decides anyway.
@@ -127,12 +128,12 @@ class Basis:
     @property
     def n_blocks(self) -> int:
         """Number of the blocks in use, and of the one that becomes the next."""
-        return self.p // BLOCK
+        return self.p // self.block
 
     def begin(self, first: NDArray[Any] | None) -> None:
         """Start from random vectors; `first`, if given, is the first of them."""
         X = self.Q[0]
-        X[: self.n], X[self.n :] = self.draw(BLOCK), 0
+        X[: self.n], X[self.n :] = self.draw(self.block), 0
         if first is not None:
             X[: self.n, 0] = first
         for _ in range(2):
@@ -146,22 +147,22 @@ class Basis:
 
     def append(self) -> None:
         """Take the next block into the basis."""
-        self.p += BLOCK
+        self.p += self.block
 
     def expand(self, operator: Symmetric) -> None:
         """Multiply the newest block by B, extend H, and orthonormalise what is outside the basis as the next block."""
-        p, end, new = self.p, self.n_blocks, slice(self.p - BLOCK, self.p)
+        p, end, new = self.p, self.n_blocks, slice(self.p - self.block, self.p)
         lo, head = (max(0, end - 2), min(HEAD, max(0, end - 2))) if self.is_local else (end, 0)
-        launch(prepare_pass, self.Q, end - 1, N_SLICES, LANES)
+        launch(prepare_pass, self.Q, end - 1, N_SLICES, self.lanes)
         operator.add_gram(self.Q[end - 1], self.Q[end : end + N_SLICES])
-        launch(collect, self.Q, head, lo, end, N_SLICES, self.parts, self.C, self.S, self.signs, LANES)
+        launch(collect, self.Q, head, lo, end, N_SLICES, self.parts, self.C, self.S, self.signs, self.lanes)
         if not self.is_local:
             self._add_inner()
             lo = 0
         D = self.C.sum(axis=0)
         for _ in range(4):
             self.H[:p, new] += D[:p]
-            launch(subtract, self.Q, head, lo, end, D, self.parts, self.S, self.K, self.M, LANES)
+            launch(subtract, self.Q, head, lo, end, D, self.parts, self.S, self.K, self.M, self.lanes)
             self.scale = max(self.scale, float(np.abs(self.H[new, new].diagonal()).max()))
             allowed = max(self.loss, 2 * self.eps * p**0.5)  # what rounding leaves in p products
             is_lost = find_lost(self.K, self.M, self.gram, self.norms, allowed, self.eps * self.scale)
@@ -177,7 +178,7 @@ class Basis:
 
     def _add_inner(self) -> None:
         """Add to C the inner products of all of the basis with what becomes the next block."""
-        launch(add_inner, self.Q, self.n_blocks, self.Q[self.n_blocks], self.parts, self.C, LANES)
+        launch(add_inner, self.Q, self.n_blocks, self.Q[self.n_blocks], self.parts, self.C, self.lanes)
 
     def _normalise(self) -> None:
         """Factor W = X R with orthonormal X by Cholesky, twice where once is not enough (CholeskyQR2)."""
@@ -197,13 +198,13 @@ class Basis:
 
     def _factor(self, gram: NDArray[Any]) -> tuple[NDArray[Any], NDArray[Any], float]:
         """Return the Cholesky factor of a Gram matrix, its inverse, and what `factor` returns."""
-        R, T = np.empty((2, BLOCK, BLOCK), self.H.dtype)
+        R, T = np.empty((2, self.block, self.block), self.H.dtype)
         return R, T, factor(gram.astype(self.H.dtype, copy=False), R, T)
 
     def _transform(self, T: NDArray[Any]) -> None:
         """Replace the next block X by X T."""
         T = T.astype(self.dtype, copy=False)
-        launch(transform, self.Q, self.n_blocks, T, self.parts, self.M, LANES)
+        launch(transform, self.Q, self.n_blocks, T, self.parts, self.M, self.lanes)
 
     def _replace_lost(self) -> None:
         """Keep what the next block has outside the basis; where it has less than a block, go on with random directions.
@@ -213,7 +214,7 @@ class Basis:
         W = self.Q[self.n_blocks, : self.n]
         left, sizes, _ = np.linalg.svd(W, full_matrices=False)
         n_kept = int(np.sum(sizes > 32 * self.eps * self.scale))
-        X = self._leave_basis(np.concatenate([left[:, :n_kept], self.draw(BLOCK - n_kept)], axis=1))
+        X = self._leave_basis(np.concatenate([left[:, :n_kept], self.draw(self.block - n_kept)], axis=1))
         self.R = (X.conj().T @ W).astype(self.H.dtype)
         self.R[n_kept:] = 0
         W[:] = X
@@ -227,9 +228,9 @@ class Basis:
         return X
 
     def restart(self, Y: NDArray[Any], theta: NDArray[np.float64]) -> None:
-        """Go on with the Ritz vectors Q Y, a multiple of BLOCK, and their values; the next block stays what it is."""
+        """Go on with the Ritz vectors Q Y, a multiple of `block`, and their values; the next block stays what it is."""
         Y, tiles = np.ascontiguousarray(Y, self.dtype), np.zeros((len(self.parts) - 1, 1, ROWS, Y.shape[1]), self.dtype)
-        launch(restart, self.Q, self.n_blocks, Y, self.parts, tiles, self.S, self.signs, LANES)
+        launch(restart, self.Q, self.n_blocks, Y, self.parts, tiles, self.S, self.signs, self.lanes)
         self.p, self.is_local, self.scale = Y.shape[1], False, max(self.scale, float(np.abs(theta).max()))
         self.H[:] = 0
         self.H[np.arange(self.p), np.arange(self.p)] = theta
@@ -242,7 +243,7 @@ class Basis:
 
     def randomise(self) -> None:
         """Let random directions outside the basis be the next block."""
-        self.Q[self.n_blocks, : self.n] = self._leave_basis(self.draw(BLOCK))
+        self.Q[self.n_blocks, : self.n] = self._leave_basis(self.draw(self.block))
         self.R = np.zeros_like(self.R)
 
     def ritz(self, largest: bool) -> tuple[NDArray[np.float64], NDArray[Any], NDArray[np.float64]]:
@@ -250,23 +251,23 @@ class Basis:
         theta, Y = np.linalg.eigh(self.H[: self.p, : self.p], UPLO="U")
         if largest:
             theta, Y = theta[::-1], Y[:, ::-1]
-        return theta, Y, np.linalg.norm(self.R @ Y[self.p - BLOCK :], axis=0)
+        return theta, Y, np.linalg.norm(self.R @ Y[self.p - self.block :], axis=0)
 
 
-def is_suspect(theta: NDArray[np.float64]) -> bool:
-    """Tell whether BLOCK values coincide: only then can a Krylov space of this block have missed more of them."""
-    if len(theta) < BLOCK:
+def is_suspect(theta: NDArray[np.float64], block: int) -> bool:
+    """Tell whether `block` values coincide: only then can a Krylov space of such blocks have missed more of them."""
+    if len(theta) < block:
         return False
-    spread = np.abs(theta[: len(theta) - BLOCK + 1] - theta[BLOCK - 1 :])
+    spread = np.abs(theta[: len(theta) - block + 1] - theta[block - 1 :])
     return bool(np.any(spread <= 1e-7 * np.abs(theta[0])))
 
 
 class Watch:
     """Decides when Rayleigh-Ritz is due: at a restart, and when convergence is expected."""
 
-    def __init__(self, k: int) -> None:
+    def __init__(self, k: int, block: int) -> None:
         self.passes, self.excess = 0, np.inf
-        self.due = 2 * k // BLOCK + 3  # nothing converges in a space of less than about 2 k dimensions
+        self.due = 2 * k // block + 3  # nothing converges in a space of less than about 2 k dimensions
 
     def note(self, n_passes: int, excess: float) -> None:
         """Record by which factor the worst residual exceeds its bound, and extrapolate its fall."""
@@ -279,14 +280,14 @@ class Watch:
 
 def solve(operator: Symmetric, request: Request, basis: Basis, first: NDArray[Any] | None = None) -> Ritz:
     """Return the wanted Ritz pairs of B = A^H A, once all residuals meet the tolerance or the passes are spent."""
-    k, watch, probed, n_passes = request.k, Watch(request.k), None, 0
-    keep = min(pad(k + (basis.size - k) // 3, BLOCK), basis.size - 2 * BLOCK)
+    k, block, watch, probed, n_passes = request.k, basis.block, Watch(request.k, basis.block), None, 0
+    keep = min(pad(k + (basis.size - k) // 3, block), basis.size - 2 * block)
     basis.begin(first)
     basis.loss = 1e-3 * request.tol
     while True:
         basis.expand(operator)
         n_passes += 1
-        is_full = basis.p + BLOCK > basis.size
+        is_full = basis.p + block > basis.size
         last = n_passes >= request.max_passes
         if basis.p < k or not (is_full or last or n_passes >= watch.due):
             basis.append()
@@ -299,7 +300,7 @@ def solve(operator: Symmetric, request: Request, basis: Basis, first: NDArray[An
             basis.loss = 0.05 * float(bounds.min()) / basis.scale
         watch.note(n_passes, excess)
         settled = probed is not None and np.allclose(theta[:k], probed, rtol=0.0, atol=1e-9 * basis.scale)
-        if excess <= 1.0 and is_suspect(theta[: k + 1]) and not settled:
+        if excess <= 1.0 and is_suspect(theta[: k + 1], block) and not settled:
             probed = theta[:k].copy()
             basis.restart(Y[:, :keep], theta[:keep])
             basis.randomise()

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from fastfactor.blas import pad
 from fastfactor.matrix.dense import DenseOperand
-from fastfactor.matrix.operand import BLOCK, DeflatedOperand, Operand, SparseOperand
+from fastfactor.matrix.operand import BLOCK, SINGLE_BLOCK, DeflatedOperand, Operand, SparseOperand
 from fastfactor.solvers.subspace import Basis, Request, Ritz, solve
 from fastfactor.solvers.tall import (
     compute_phases,
@@ -35,6 +35,7 @@ SINGLE_TOL = 5e-6  # the least tolerance for which an iteration in single precis
 ORTHONORMAL = 1e-13  # what U^H U may differ from I by
 FLAT = 1e-2  # the least s / s_1 for which U = B V / s is orthonormal to ORTHONORMAL once V^H B^H B V is diagonal
 STEEP = 1e-5  # the least s / s_1 for which U = B V / s is orthonormal to within a small correction
+MANY = 16  # vectors from which there are passes enough to make up for a sorted copy of a sparse matrix
 MAX_LEVELS = 8  # deflations; each gains four decimal digits of s / s_1
 ROUNDING = 1e-14  # residuals, over s_1, that no level is spent on
 NULL = 1e-14  # what is left of the matrix, over its norm, when the rest counts as zero
@@ -83,13 +84,15 @@ class Search:
     n_threads: int
 
 
-def basis_size(k: int) -> int:
+def basis_size(k: int, block: int = BLOCK) -> int:
     """Return how many vectors the Krylov basis holds: 3 k, but enough for a few blocks."""
-    return max(pad(3 * k - BLOCK + 1, BLOCK), 6 * BLOCK)
+    return max(pad(3 * k - block + 1, block), 6 * block)
 
 
 def find_triplets(operand: Operand, search: Search, rng: np.random.Generator, first: Array | None = None) -> Triplets:
     """Return `search.k` singular triplets of the operand, found in levels where the spectrum is steep."""
+    if isinstance(operand, SparseOperand) and search.k >= MANY:
+        operand.sort()
     found = _search_once(operand, search, rng, first)
     for _ in range(MAX_LEVELS):
         bad = found.residuals > max(search.tol, ROUNDING)
@@ -129,14 +132,15 @@ def _find_subspace(
     operand: Operand, search: Search, rng: np.random.Generator, first: Array | None, dtype: np.dtype[Any]
 ) -> Ritz:
     """Return the wanted eigenpairs of B^H B, vectors as (n, k), from an iteration in that dtype."""
-    size, limit = basis_size(search.k), min(GRAM_LIMIT, GRAM_SHARE * search.k) if search.largest else GRAM_LIMIT
+    block = SINGLE_BLOCK if dtype.char in "fF" and search.k > BLOCK else BLOCK
+    size, limit = basis_size(search.k, block), min(GRAM_LIMIT, GRAM_SHARE * search.k) if search.largest else GRAM_LIMIT
     dense = operand if isinstance(operand, DenseOperand) and operand.n <= limit else None
     by_lapack = dense is not None and (operand.n <= LAPACK_LIMIT or not search.largest)
-    if max(size + 2 * BLOCK, SHORT) >= operand.n or by_lapack:
+    if max(size + 2 * block, SHORT) >= operand.n or by_lapack:
         return _decompose_gram(operand, search)
-    request = Request(search.k, search.tol, search.max_passes, search.largest, size)
+    request = Request(search.k, search.tol, search.max_passes, search.largest)
     operator = operand if dense is None else _Gram(dense)
-    ritz = solve(operator, request, Basis(operand.n, size, dtype, rng), first)  # the basis is given back here
+    ritz = solve(operator, request, Basis(operand.n, size, block, dtype, rng), first)  # the basis is given back here
     ritz.V = ritz.V.astype(operand.dtype, copy=False)
     _orthonormalise(ritz.V, search.k)
     return ritz

@@ -19,7 +19,10 @@ import numpy as np
 from numba import prange
 
 from fastfactor.kernels.compiling import kernel, parallel_kernel
-from fastfactor.kernels.simd import conj, load, store, zeros
+from fastfactor.kernels.simd import conj, load, prefetch, store, zeros
+
+
+AHEAD = 16  # entries by which a pass asks for rows of its vectors before it comes to them
 
 
 class SparseRows(NamedTuple):
@@ -64,6 +67,20 @@ def multiply_row(A, i, V, q, static):
 
 
 @kernel
+def multiply_row_ahead(A, i, X, G, static):
+    """Return the i-th row times X, having asked for the rows of X and of G that entries a little further on belong to."""
+    y0, y1 = zeros(X, static), zeros(X, static)
+    start, stop = entries_of(A, i)
+    last = np.uint64(len(A.indices)) - np.uint64(1)
+    for e in range(start, stop):
+        c = A.indices[min(e + np.uint64(AHEAD), last)]
+        prefetch(X, c, 0, static)
+        prefetch(G, c, 0, static)
+        y0, y1 = y1, y0 + X.dtype.type(A.scale * A.values[e]) * load(X, A.indices[e], 0, static)
+    return y0 + y1
+
+
+@kernel
 def scatter_row(A, i, y, G, static):
     """Add the adjoint of the i-th row times y to G."""
     start, stop = entries_of(A, i)
@@ -77,7 +94,7 @@ def add_gram_sparse(A, X, G, static):
     """Add A_s^H (A_s X) to G[s] for each slice s of rows; X and G[s] are (n_cols, lanes)."""
     for s in prange(len(A.starts) - 1):
         for i in range(A.starts[s], A.starts[s + 1]):
-            scatter_row(A, i, multiply_row(A, i, X, 0, static), G[s], static)
+            scatter_row(A, i, multiply_row_ahead(A, i, X, G[s], static), G[s], static)
 
 
 @parallel_kernel

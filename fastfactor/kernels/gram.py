@@ -94,6 +94,14 @@ def add_gram_sparse(A, X, G, static):
     """Add A_s^H (A_s X) to G[s] for each slice s of rows; X and G[s] are (n_cols, lanes)."""
     for s in prange(len(A.starts) - 1):
         for i in range(A.starts[s], A.starts[s + 1]):
+            scatter_row(A, i, multiply_row(A, i, X, 0, static), G[s], static)
+
+
+@parallel_kernel
+def add_gram_ahead(A, X, G, static):
+    """Do the same for an X and G that leave a core's caches."""
+    for s in prange(len(A.starts) - 1):
+        for i in range(A.starts[s], A.starts[s + 1]):
             scatter_row(A, i, multiply_row_ahead(A, i, X, G[s], static), G[s], static)
 
 

@@ -14,6 +14,7 @@ from fastfactor.blas import aligned_empty, aligned_zeros, pad
 from fastfactor.kernels.gram import (
     SparseRows,
     add_adjoint_sparse,
+    add_gram_ahead,
     add_gram_sparse,
     add_triplets_sparse,
     certify_sparse,
@@ -33,6 +34,7 @@ LANES = Static(Spec(lanes=BLOCK, whole=False))
 _SINGLE_LANES = Static(Spec(lanes=SINGLE_BLOCK, whole=False))
 _WIDE_LANES = Static(Spec(lanes=4 * BLOCK, whole=False))  # of a product alone: each entry is then read less often
 SHORT_ROWS = 8  # entries a row, on average, up to which a sorted copy is worth it
+CACHED = 1 << 19  # bytes of a block of vectors up to which it and its sums stay in a core's caches
 N_SLICES = 2  # row slices of A, each with an accumulator of its own: more of them leave the caches
 
 Array = NDArray[Any]
@@ -153,8 +155,9 @@ class SparseOperand(Operand):
 
     def add_gram(self, X: Array, G: Array) -> None:
         """Add B^H B X to G."""
+        add_gram = add_gram_ahead if X.nbytes > CACHED else add_gram_sparse
         for rows in self.walk():
-            launch(add_gram_sparse, rows, X, G, lanes_of(X.shape[1]))
+            launch(add_gram, rows, X, G, lanes_of(X.shape[1]))
 
     def multiply(self, V: Array) -> Array:
         """Return B V."""

@@ -19,7 +19,7 @@ import numpy as np
 from numba import prange
 
 from fastfactor.kernels.compiling import kernel, parallel_kernel
-from fastfactor.kernels.simd import conj, load, prefetch, store, zeros
+from fastfactor.kernels.simd import conj, load, prefetch, store, store_past, zeros
 
 
 AHEAD = 16  # entries by which a pass asks for rows of its vectors before it comes to them
@@ -67,17 +67,33 @@ def multiply_row(A, i, V, q, static):
 
 
 @kernel
+def column_ahead(A, e, distance):
+    """Return the column of the entry that follows at that distance, or of the last one."""
+    return A.indices[min(e + np.uint64(distance), np.uint64(len(A.indices)) - np.uint64(1))]
+
+
+@kernel
 def multiply_row_ahead(A, i, X, G, static):
     """Return the i-th row times X, having asked for the rows of X and of G that entries a little further on belong to."""
     y0, y1 = zeros(X, static), zeros(X, static)
     start, stop = entries_of(A, i)
-    last = np.uint64(len(A.indices)) - np.uint64(1)
     for e in range(start, stop):
-        c = A.indices[min(e + np.uint64(AHEAD), last)]
+        c = column_ahead(A, e, AHEAD)
         prefetch(X, c, 0, static)
         prefetch(G, c, 0, static)
         y0, y1 = y1, y0 + X.dtype.type(A.scale * A.values[e]) * load(X, A.indices[e], 0, static)
     return y0 + y1
+
+
+@kernel
+def multiply_row_wide(A, i, V, q, static):
+    """Return the i-th row times V, chunk q of several cache lines: of fewer entries a chunk is asked for ahead."""
+    y = zeros(V, static)
+    start, stop = entries_of(A, i)
+    for e in range(start, stop):
+        prefetch(V, column_ahead(A, e, AHEAD // 2), q, static)
+        y = y + V.dtype.type(A.scale * A.values[e]) * load(V, A.indices[e], q, static)
+    return y
 
 
 @kernel
@@ -107,15 +123,18 @@ def add_gram_ahead(A, X, G, static):
 
 @parallel_kernel
 def multiply_sparse(A, V, U, factors, wide, static):
-    """U = (A V) * factors, `factors` being (1, width): as many chunks as there are of `wide`, then of `static`."""
+    """U = (A V) * factors, `factors` being (1, width): as many chunks as there are of `wide`, then of `static`.
+
+    U, which begins on a cache line, is not read again soon.
+    """
     n_wide, n_chunks = V.shape[1] // wide.lanes, V.shape[1] // static.lanes
     for s in prange(len(A.starts) - 1):
         for i in range(A.starts[s], A.starts[s + 1]):
             r = i + A.turns[i]
             for q in range(n_wide):
-                store(U, r, q, multiply_row(A, i, V, q, wide) * load(factors, 0, q, wide), wide)
+                store_past(U, r, q, multiply_row_wide(A, i, V, q, wide) * load(factors, 0, q, wide), wide)
             for q in range(n_wide * wide.lanes // static.lanes, n_chunks):
-                store(U, r, q, multiply_row(A, i, V, q, static) * load(factors, 0, q, static), static)
+                store_past(U, r, q, multiply_row(A, i, V, q, static) * load(factors, 0, q, static), static)
 
 
 @parallel_kernel

@@ -34,7 +34,7 @@ from numba.extending import (
 from fastfactor.kernels.compiling import FASTMATH, INTRINSICS
 
 _FLAGS = tuple(sorted(FASTMATH))
-CACHE_LINE = 64  # bytes; only the number of prefetches depends on it
+CACHE_LINE = 64  # bytes; what `store_past` writes begins on one
 
 
 class Spec(NamedTuple):
@@ -174,15 +174,22 @@ def _load(typingctx, M, row, chunk, static):
     return vec(M, types.intp, types.intp, static), codegen
 
 
-@intrinsic
-def _store(typingctx, M, row, chunk, v, static):
-    def codegen(context, builder, sig, args):
-        pointer = _address(context, builder, static, v, sig.args[0], *args[:3])
-        for target, part in zip(_part_pointers(builder, v, pointer), _split(builder, v, args[3]), strict=True):
-            builder.store(part, target, align=v.real.bitwidth // 8)
-        return context.get_dummy_value()
+def _storing(past_caches):
+    """Make the intrinsic that writes a Vec to a row, or one that writes whole cache lines past the caches."""
 
-    return types.void(M, types.intp, types.intp, v, static), codegen
+    @intrinsic
+    def store(typingctx, M, row, chunk, v, static):
+        def codegen(context, builder, sig, args):
+            pointer = _address(context, builder, static, v, sig.args[0], *args[:3])
+            for target, part in zip(_part_pointers(builder, v, pointer), _split(builder, v, args[3]), strict=True):
+                store = builder.store(part, target, align=CACHE_LINE if past_caches else v.real.bitwidth // 8)
+                if past_caches:
+                    store.set_metadata("nontemporal", builder.module.add_metadata([ir.IntType(32)(1)]))
+            return context.get_dummy_value()
+
+        return types.void(M, types.intp, types.intp, v, static), codegen
+
+    return store
 
 
 def _fetch(builder, pointer):
@@ -347,10 +354,12 @@ def _zeros(typingctx, M, static):
 
 
 if INTRINSICS:
-    load, store, prefetch, conj, total, zeros = _load, _store, _prefetch, _conj, _total, _zeros
+    load, prefetch, conj, total, zeros = _load, _prefetch, _conj, _total, _zeros
+    store, store_past = _storing(past_caches=False), _storing(past_caches=True)
     maximum = _maximum
 else:
     from fastfactor.kernels import plain
 
-    load, store, prefetch, conj = plain.load, plain.store, plain.prefetch, plain.conj
+    load, store, store_past = plain.load, plain.store, plain.store
+    prefetch, conj = plain.prefetch, plain.conj
     total, zeros, maximum = plain.total, plain.zeros, plain.maximum

@@ -57,17 +57,19 @@ class Ritz:
     ----------
     theta : (k,) float64 array
     V : (rows, width) array
-        Orthonormal columns, the first k of which belong to `theta`; rows of zeros up to a multiple of MOST_ROWS.
-        There may be more columns.
+        The first k columns belong to `theta`; rows of zeros up to a multiple of MOST_ROWS. There may be more columns.
     norm : float
         The largest Ritz value of all, wanted or not: an estimate of the norm of B.
     n_passes : int
+    is_orthonormal : bool
+        Whether V is so to machine precision, or only as far as the iteration lets it be.
     """
 
     theta: NDArray[np.float64]
     V: NDArray[Any]
     norm: float
     n_passes: int
+    is_orthonormal: bool = False
 
 
 class Symmetric(Protocol):

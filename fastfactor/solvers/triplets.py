@@ -131,7 +131,7 @@ def _refine(operand: Operand, found: Triplets, n_good: int, search: Search, rng:
 def _find_subspace(
     operand: Operand, search: Search, rng: np.random.Generator, first: Array | None, dtype: np.dtype[Any]
 ) -> Ritz:
-    """Return the wanted eigenpairs of B^H B, vectors as (n, k), from an iteration in that dtype."""
+    """Return the wanted eigenpairs of B^H B, from an iteration in that dtype."""
     block = SINGLE_BLOCK if dtype.char in "fF" and search.k > BLOCK else BLOCK
     size, limit = basis_size(search.k, block), min(GRAM_LIMIT, GRAM_SHARE * search.k) if search.largest else GRAM_LIMIT
     dense = operand if isinstance(operand, DenseOperand) and operand.n <= limit else None
@@ -142,7 +142,6 @@ def _find_subspace(
     operator = operand if dense is None else _Gram(dense)
     ritz = solve(operator, request, Basis(operand.n, size, block, dtype, rng), first)  # the basis is given back here
     ritz.V = ritz.V.astype(operand.dtype, copy=False)
-    _orthonormalise(ritz.V, search.k)
     return ritz
 
 
@@ -157,9 +156,9 @@ class _Gram:
         G[0, : self.n] += self.gram @ X[: self.n]
 
 
-def _orthonormalise(V: Array, k: int) -> None:
-    """Make the first k columns of V, orthonormal but for small errors, orthonormal to machine precision; signed."""
-    fix_signs(V, np.linalg.inv(np.linalg.cholesky(inner_products(V, V, k))).conj().T)
+def _orthonormaliser(V: Array, k: int) -> Array:
+    """Return the T for which the first k columns of V T are orthonormal, V being so but for small errors."""
+    return np.asarray(np.linalg.inv(np.linalg.cholesky(inner_products(V, V, k))).conj().T)
 
 
 def _decompose_gram(operand: Operand, search: Search) -> Ritz:
@@ -175,7 +174,7 @@ def _decompose_gram(operand: Operand, search: Search) -> Ritz:
     else:
         theta, V = np.linalg.eigh(gram)
     V = pad_matrix(V[:, :k])
-    return Ritz(theta[:k], V * find_phases(V), float(np.abs(theta).max()), n_passes)
+    return Ritz(theta[:k], V * find_phases(V), float(np.abs(theta).max()), n_passes, is_orthonormal=True)
 
 
 def _find_largest_pairs(gram: Array, k: int) -> tuple[Array, Array]:
@@ -201,6 +200,8 @@ def _finish(operand: Operand, ritz: Ritz, search: Search) -> Triplets:
     s = np.sqrt(np.maximum(ritz.theta, 0.0))
     if isinstance(operand, SparseOperand) and search.largest and s.min() > FLAT * norm:
         return _finish_flat(operand, ritz, k)
+    if not ritz.is_orthonormal:
+        fix_signs(ritz.V, _orthonormaliser(ritz.V, k))
     if s.min() > STEEP * norm:
         U, Z = operand.triplets(ritz.V, np.pad(s, (0, ritz.V.shape[1] - k)))
         E = inner_products(ritz.V, Z, k) / s[:, None]
@@ -220,11 +221,11 @@ def _finish_flat(operand: SparseOperand, ritz: Ritz, k: int) -> Triplets:
     Nor does ``|| B V - U s ||`` differ from zero.
     """
     V = ritz.V
-    Z = operand.gram_product(V)
-    T = inner_products(V, Z, k)
+    C, Z = _orthonormaliser(V, k), operand.gram_product(V)
+    T = C.conj().T @ inner_products(V, Z, k) @ C
     theta, W = np.linalg.eigh((T + T.conj().T) / 2)
     theta, W = theta[::-1], W[:, ::-1]
-    T = fix_signs(V, W * compute_phases(W.diagonal()))
+    T = fix_signs(V, C @ (W * compute_phases(W.diagonal())))
     rotate_rows(Z, T)
     s = np.sqrt(theta)
     right = np.sqrt(square_deviations(Z, V, theta)) / s

@@ -1,7 +1,8 @@
 """Work on tall matrices: project on a basis Q, subtract from it, orthonormalise a block, rotate; inner products.
 
 A tall matrix lies in blocks of columns: Q[b, r, j] is row r of column b width + j. A Krylov basis has blocks of
-`static.lanes` columns, each of which streams through the caches by itself; a matrix in C order is one wide block.
+`static.lanes` columns, each of which streams through the caches by itself, and `static.whole` says so where all that a
+kernel reads is as wide, since a width that the compiler knows saves a fifth. A matrix in C order is one wide block.
 
 Rows are taken several at a time (rows.py), so that each small matrix is read once for them, and in fixed slices with
 their own partial sums, so that results do not depend on the number of threads. The slices' boundaries `starts`
@@ -23,9 +24,15 @@ TILE = 64
 
 
 @kernel
+def width_of(Q, static):
+    """Return the columns of a block."""
+    return np.uint64(static.lanes) if static.whole else np.uint64(Q.shape[2])
+
+
+@kernel
 def add_products(Q, b, Z, start, stop, C, q, static):
     """C[p] += sum_r conj(Q[r, p]) Z[r] for rows start:stop and the columns p of block b, chunk q of C and Z."""
-    b, width = np.uint64(b), np.uint64(Q.shape[2])
+    b, width = np.uint64(b), width_of(Q, static)
     for j in range(np.uint64(0), width, np.uint64(ROWS)):
         c = load_rows(C, b * width + j, q, static)
         for r in range(np.uint64(start), np.uint64(stop)):
@@ -37,7 +44,7 @@ def add_products(Q, b, Z, start, stop, C, q, static):
 @kernel
 def combine_block(w, Q, b, r, C, q, static):
     """Return w + sum_p Q[r + i, p] C[p] for i = 0, 1, ... and the columns p of block b, chunk q of C."""
-    width = np.uint64(Q.shape[2])
+    width = width_of(Q, static)
     for j in range(width):
         w = w + down(Q[b], np.uint64(r), j, C, static) * load(C, b * width + j, q, static)
     return w
@@ -137,10 +144,19 @@ def transform(Q, b, T, starts, M, static):
 
 
 @kernel
-def rotate_rows(Q, n_blocks, r, Y, tile, static):
+def combine_chunks(Q, n_blocks, r, Y, W, row, wide, static):
+    """ROWS rows of W from `row` on = those of Q Y from r on, of the first blocks: chunks of `wide`, then of `static`."""
+    n_wide = Y.shape[1] // wide.lanes
+    for q in range(n_wide):
+        store_rows(W, row, q, combine(Q, 0, n_blocks, r, Y, q, wide), wide)
+    for q in range(n_wide * wide.lanes // static.lanes, Y.shape[1] // static.lanes):
+        store_rows(W, row, q, combine(Q, 0, n_blocks, r, Y, q, static), static)
+
+
+@kernel
+def rotate_rows(Q, n_blocks, r, Y, tile, wide, static):
     """ROWS rows of Q from r on = those of Q Y, of the first blocks; `tile`, (1, ROWS, columns of Y), keeps a copy."""
-    for q in range(Y.shape[1] // static.lanes):
-        store_rows(tile[0], 0, q, combine(Q, 0, n_blocks, r, Y, q, static), static)
+    combine_chunks(Q, n_blocks, r, Y, tile[0], 0, wide, static)
     chunks = Q.shape[2] // static.lanes
     for b in range(Y.shape[1] // Q.shape[2]):
         for q in range(chunks):
@@ -148,15 +164,15 @@ def rotate_rows(Q, n_blocks, r, Y, tile, static):
 
 
 @parallel_kernel
-def rotate(Q, n_blocks, Y, starts, tiles, static):
+def rotate(Q, n_blocks, Y, starts, tiles, wide, static):
     """Q = Q Y of the first blocks, in place, as many columns as Y has; slice t works on tiles[t]."""
     for t in prange(len(starts) - 1):
         for r in range(starts[t], starts[t + 1], ROWS):
-            rotate_rows(Q, n_blocks, r, Y, tiles[t], static)
+            rotate_rows(Q, n_blocks, r, Y, tiles[t], wide, static)
 
 
 @parallel_kernel
-def restart(Q, n_blocks, Y, starts, tiles, S, signs, static):
+def restart(Q, n_blocks, Y, starts, tiles, S, signs, wide, static):
     """Q = Q Y of the first blocks, in place; the block after them moves after the new ones.
 
     The sketch S[0] becomes Q signs, of the new blocks.
@@ -165,18 +181,17 @@ def restart(Q, n_blocks, Y, starts, tiles, S, signs, static):
         tile, S_t, kept = tiles[t], S[0], Y.shape[1] // Q.shape[2]
         for r in range(starts[t], starts[t + 1], ROWS):
             w = load_rows(Q[n_blocks], r, 0, static)
-            rotate_rows(Q, n_blocks, r, Y, tile, static)
+            rotate_rows(Q, n_blocks, r, Y, tile, wide, static)
             store_rows(Q[kept], r, 0, w, static)
             store_rows(S_t, r, 0, combine(tile, 0, 1, 0, signs, 0, static), static)
 
 
 @parallel_kernel
-def multiply(Q, n_blocks, Y, V, starts, static):
+def multiply(Q, n_blocks, Y, V, starts, wide, static):
     """V = Q Y, of the first blocks."""
     for t in prange(len(starts) - 1):
         for r in range(starts[t], starts[t + 1], ROWS):
-            for q in range(V.shape[1] // static.lanes):
-                store_rows(V, r, q, combine(Q, 0, n_blocks, r, Y, q, static), static)
+            combine_chunks(Q, n_blocks, r, Y, V, r, wide, static)
 
 
 @parallel_kernel

@@ -13,7 +13,7 @@ from numba import types
 from numba.extending import intrinsic
 
 from fastfactor.kernels.compiling import INTRINSICS, has_feature, kernel
-from fastfactor.kernels.simd import _FLAGS, VecType, _address, _join, _part_pointers, _split, _widen
+from fastfactor.kernels.simd import _FLAGS, VecType, _address, _join, _part_pointers, _row_length, _split, _widen
 
 MOST_ROWS = 8  # tall matrices have a multiple of this many rows, whatever the machine
 ROWS = MOST_ROWS if has_feature("avx512f") else MOST_ROWS // 2
@@ -70,7 +70,7 @@ def _spread(down):
 
         def codegen(context, builder, sig, args):
             matrix = context.make_array(sig.args[0])(context, builder, args[0])
-            width = builder.extract_value(matrix.shape, 1)
+            width = _row_length(builder, static, matrix)
             start, parts = builder.add(builder.mul(args[1], width), args[2]), []
             for i in range(ROWS):
                 offset = builder.mul(width, width.type(i)) if down else width.type(i)

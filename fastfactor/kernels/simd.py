@@ -139,14 +139,18 @@ def _join(context, builder, vec, parts):
     return value
 
 
+def _row_length(builder, static, matrix):
+    """Numbers in a row: a compile-time constant where a row is exactly one Vec."""
+    length = builder.extract_value(matrix.shape, 1)
+    return ir.Constant(length.type, static.spec.lanes) if static.spec.whole else length
+
+
 def _address(context, builder, static, vec, array_type, array, row, chunk):
     """Pointer to a chunk of a row of a C-contiguous matrix: no stride but the row length, no negative index."""
     matrix = context.make_array(array_type)(context, builder, array)
-    if static.spec.whole:  # a row is exactly one Vec, so the row length is a compile-time constant
-        offset = builder.mul(row, ir.Constant(row.type, vec.lanes))
-    else:
-        length = builder.extract_value(matrix.shape, 1)
-        offset = builder.add(builder.mul(row, length), builder.mul(chunk, ir.Constant(chunk.type, vec.lanes)))
+    offset = builder.mul(row, _row_length(builder, static, matrix))
+    if not static.spec.whole:
+        offset = builder.add(offset, builder.mul(chunk, ir.Constant(chunk.type, vec.lanes)))
     return builder.bitcast(builder.gep(matrix.data, [offset]), context.get_value_type(vec.real).as_pointer())
 
 

@@ -31,8 +31,8 @@ from fastfactor.threads import launch
 BLOCK = 8  # columns that a pass works on in double precision: a cache line
 SINGLE_BLOCK = 2 * BLOCK  # in single precision
 LANES = Static(Spec(lanes=BLOCK, whole=False))
-_SINGLE_LANES = Static(Spec(lanes=SINGLE_BLOCK, whole=False))
 _WIDE_LANES = Static(Spec(lanes=4 * BLOCK, whole=False))  # of a product alone: each entry is then read less often
+_BLOCKS = {width: Static(Spec(lanes=width)) for width in (BLOCK, SINGLE_BLOCK)}
 SHORT_ROWS = 8  # entries a row, on average, up to which a sorted copy is worth it
 CACHED = 1 << 19  # bytes of a block of vectors up to which it and its sums stay in a core's caches
 N_SLICES = 2  # row slices of A, each with an accumulator of its own: more of them leave the caches
@@ -41,8 +41,8 @@ Array = NDArray[Any]
 
 
 def lanes_of(block: int) -> Static:
-    """Return what kernels take for blocks of BLOCK or SINGLE_BLOCK columns."""
-    return LANES if block == BLOCK else _SINGLE_LANES
+    """Return what kernels take whose matrices are all as wide as a block, of BLOCK or SINGLE_BLOCK columns."""
+    return _BLOCKS[block]
 
 
 class Operand(ABC):

@@ -18,8 +18,8 @@ from fastfactor.blas import aligned_empty, aligned_zeros, pad
 from fastfactor.kernels.basis import add_inner, collect, multiply, prepare_pass, restart, subtract, transform
 from fastfactor.kernels.rows import MOST_ROWS, ROWS
 from fastfactor.kernels.small import factor, find_lost
-from fastfactor.matrix.operand import BLOCK, LANES, N_SLICES, lanes_of
-from fastfactor.solvers.tall import fixed_parts, widen
+from fastfactor.matrix.operand import BLOCK, N_SLICES, lanes_of
+from fastfactor.solvers.tall import chunks_of, fixed_parts, widen
 from fastfactor.threads import launch
 
 # Leading blocks that every new block is made orthogonal to: what rounding brings back lies in the vectors that have
@@ -111,7 +111,7 @@ class Basis:
 
     def __post_init__(self) -> None:
         rows, block = pad(self.n, MOST_ROWS), self.block
-        self.lanes = lanes_of(block)
+        self.lanes, self.chunks = lanes_of(block), chunks_of(block, self.dtype)
         self.parts = fixed_parts(rows)
         self.Q = aligned_empty((self.size // block + N_SLICES, rows, block), self.dtype)
         n_parts = len(self.parts) - 1
@@ -232,7 +232,7 @@ class Basis:
     def restart(self, Y: NDArray[Any], theta: NDArray[np.float64]) -> None:
         """Go on with the Ritz vectors Q Y, a multiple of `block`, and their values; the next block stays what it is."""
         Y, tiles = np.ascontiguousarray(Y, self.dtype), np.zeros((len(self.parts) - 1, 1, ROWS, Y.shape[1]), self.dtype)
-        launch(restart, self.Q, self.n_blocks, Y, self.parts, tiles, self.S, self.signs, self.lanes)
+        launch(restart, self.Q, self.n_blocks, Y, self.parts, tiles, self.S, self.signs, *self.chunks)
         self.p, self.is_local, self.scale = Y.shape[1], False, max(self.scale, float(np.abs(theta).max()))
         self.H[:] = 0
         self.H[np.arange(self.p), np.arange(self.p)] = theta
@@ -240,7 +240,7 @@ class Basis:
     def vectors(self, Y: NDArray[Any]) -> NDArray[Any]:
         """Return Q Y in C order, with columns of zeros up to a multiple of BLOCK."""
         V = aligned_empty((self.Q.shape[1], pad(Y.shape[1], BLOCK)), self.dtype)
-        launch(multiply, self.Q, self.n_blocks, widen(Y, self.dtype), V, self.parts, LANES)
+        launch(multiply, self.Q, self.n_blocks, widen(Y, self.dtype), V, self.parts, *chunks_of(BLOCK, self.dtype))
         return V
 
     def randomise(self) -> None:

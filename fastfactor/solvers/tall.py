@@ -16,11 +16,13 @@ from numpy.typing import NDArray
 from fastfactor.blas import pad
 from fastfactor.kernels.basis import add_deviations, add_inner, find_pivots, rotate
 from fastfactor.kernels.rows import MOST_ROWS, ROWS
+from fastfactor.kernels.simd import Spec, Static
 from fastfactor.matrix.operand import BLOCK, LANES
 from fastfactor.threads import launch
 
 Array = NDArray[Any]
 
+_CHUNKS = {lanes: Static(Spec(lanes=lanes, whole=False)) for lanes in (BLOCK, 2 * BLOCK, 4 * BLOCK)}
 N_PARTS = 16  # row slices; fixed, so that sums do not depend on the thread count
 
 
@@ -36,6 +38,12 @@ def pad_matrix(V: Array) -> Array:
     wide = np.zeros((pad(len(V), MOST_ROWS), pad(V.shape[1], BLOCK)), V.dtype)
     wide[: len(V), : V.shape[1]] = V
     return wide
+
+
+def chunks_of(block: int, dtype: np.dtype[Any]) -> tuple[Static, Static]:
+    """Return in which chunks of columns rotations work: as wide as the machine has registers for, then of `block`."""
+    width = 2 * block if ROWS == MOST_ROWS and dtype.kind == "f" else block
+    return _CHUNKS[width], _CHUNKS[block]
 
 
 def _fill_up(T: Array, V: Array) -> Array:
@@ -64,7 +72,7 @@ def rotate_rows(U: Array, T: Array) -> None:
     """Replace U by U T."""
     starts = fixed_parts(len(U))
     tiles = np.zeros((len(starts) - 1, 1, ROWS, U.shape[1]), U.dtype)
-    launch(rotate, U[None], 1, _fill_up(T, U), starts, tiles, LANES)
+    launch(rotate, U[None], 1, _fill_up(T, U), starts, tiles, *chunks_of(BLOCK, U.dtype))
 
 
 def square_deviations(Z: Array, V: Array, values: Array) -> NDArray[np.float64]:

@@ -21,7 +21,6 @@ from numba import prange
 from fastfactor.kernels.compiling import kernel, parallel_kernel
 from fastfactor.kernels.simd import conj, load, prefetch, store, store_past, zeros
 
-
 AHEAD = 16  # entries by which a pass asks for rows of its vectors before it comes to them
 
 
@@ -74,7 +73,7 @@ def column_ahead(A, e, distance):
 
 @kernel
 def multiply_row_ahead(A, i, X, G, static):
-    """Return the i-th row times X, having asked for the rows of X and of G that entries a little further on belong to."""
+    """Return the i-th row times X, having asked for the rows of X and of G that entries a little further on work on."""
     y0, y1 = zeros(X, static), zeros(X, static)
     start, stop = entries_of(A, i)
     for e in range(start, stop):

@@ -33,7 +33,7 @@ def sort_by_length(indptr, window, slices, counts, turns):
 
 @parallel_kernel
 def copy_rows(indptr, indices, values, turns, slices, starts, columns, numbers):
-    """Store the rows in the order that `turns` gives them; a window, with which each slice begins, stays in its place."""
+    """Store the rows in the order that `turns` gives them; windows, with which `slices` begin, stay in their places."""
     for s in prange(len(slices) - 1):
         e = np.uint64(indptr[slices[s]])
         for i in range(slices[s], slices[s + 1]):

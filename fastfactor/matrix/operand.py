@@ -30,8 +30,8 @@ from fastfactor.threads import launch
 
 BLOCK = 8  # columns that a pass works on in double precision: a cache line
 SINGLE_BLOCK = 2 * BLOCK  # in single precision
-LANES = Static(Spec(lanes=BLOCK, whole=False))
-_WIDE_LANES = Static(Spec(lanes=4 * BLOCK, whole=False))  # of a product alone: each entry is then read less often
+CHUNKS = {lanes: Static(Spec(lanes=lanes, whole=False)) for lanes in (BLOCK, 2 * BLOCK, 4 * BLOCK)}  # of wider rows
+LANES = CHUNKS[BLOCK]
 _BLOCKS = {width: Static(Spec(lanes=width)) for width in (BLOCK, SINGLE_BLOCK)}
 SHORT_ROWS = 8  # entries a row, on average, up to which a sorted copy is worth it
 CACHED = 1 << 19  # bytes of a block of vectors up to which it and its sums stay in a core's caches
@@ -108,7 +108,7 @@ def _cut(n: int) -> NDArray[np.int64]:
 
 def drain_into(G: Array, Z: Array, n: int, q: int) -> None:
     """Store the sum of G[s] over s as chunk q of the first n rows of Z, and make G zero."""
-    launch(drain, G, Z, _cut(n), q, LANES)
+    launch(drain, G, Z, _cut(n), q, CHUNKS[G.shape[2]])
 
 
 def _norms(M: Array) -> Array:
@@ -136,7 +136,7 @@ class SparseOperand(Operand):
         self.sorted: SparseRows | None = None
 
     def sort(self) -> None:
-        """Keep a sorted copy of as many rows as a block of vectors of length m takes room, where that shortens passes."""
+        """Keep a sorted copy of rows, of the size of a block of vectors of length m, where that shortens passes."""
         rows = self.rows
         if rows.indptr[-1] > SHORT_ROWS * self.m or rows.turns.any():
             return
@@ -169,20 +169,22 @@ class SparseOperand(Operand):
 
     def _multiply(self, V: Array, factors: Array) -> Array:
         """Return B V, column j times factors[j]."""
-        U = aligned_empty((self.m, V.shape[1]), V.dtype)
-        for rows in self.walk():
-            launch(multiply_sparse, rows, V, U, factors[None, :].astype(V.dtype), _WIDE_LANES, LANES)
+        U, factors = aligned_empty((self.m, V.shape[1]), V.dtype), factors[None, :].astype(V.dtype)
+        for rows in self.walk():  # the fewer chunks, the less often are entries read
+            launch(multiply_sparse, rows, V, U, factors, CHUNKS[4 * BLOCK], LANES)
         return U
 
     def gram_product(self, V: Array) -> Array:
-        """Return B^H B V, with rows of zeros as V has them."""
-        Z, X = np.empty_like(V), aligned_empty((len(V), BLOCK), V.dtype)
+        """Return B^H B V, with rows of zeros as V has: by passes of SINGLE_BLOCK columns, and one of BLOCK for a rest."""
+        Z, n_wide = np.empty_like(V), V.shape[1] // SINGLE_BLOCK
         Z[self.n :] = 0
-        G = aligned_zeros((N_SLICES, self.n, BLOCK), V.dtype)
-        for q in range(V.shape[1] // BLOCK):
-            launch(take_chunk, V, X, _cut(self.n), q, LANES)
-            self.add_gram(X, G)
-            drain_into(G, Z, self.n, q)
+        for block, chunks in ((SINGLE_BLOCK, range(n_wide)), (BLOCK, range(2 * n_wide, V.shape[1] // BLOCK))):
+            X = aligned_empty((len(V), block), V.dtype)
+            G = aligned_zeros((N_SLICES, self.n, block), V.dtype)
+            for q in chunks:
+                launch(take_chunk, V, X, _cut(self.n), q, CHUNKS[block])
+                self.add_gram(X, G)
+                drain_into(G, Z, self.n, q)
         return Z
 
     def adjoint(self, U: Array) -> Array:

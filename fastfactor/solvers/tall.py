@@ -16,13 +16,12 @@ from numpy.typing import NDArray
 from fastfactor.blas import pad
 from fastfactor.kernels.basis import add_deviations, add_inner, find_pivots, rotate
 from fastfactor.kernels.rows import MOST_ROWS, ROWS
-from fastfactor.kernels.simd import Spec, Static
-from fastfactor.matrix.operand import BLOCK, LANES
+from fastfactor.kernels.simd import Static
+from fastfactor.matrix.operand import BLOCK, CHUNKS, LANES
 from fastfactor.threads import launch
 
 Array = NDArray[Any]
 
-_CHUNKS = {lanes: Static(Spec(lanes=lanes, whole=False)) for lanes in (BLOCK, 2 * BLOCK, 4 * BLOCK)}
 N_PARTS = 16  # row slices; fixed, so that sums do not depend on the thread count
 
 
@@ -43,7 +42,7 @@ def pad_matrix(V: Array) -> Array:
 def chunks_of(block: int, dtype: np.dtype[Any]) -> tuple[Static, Static]:
     """Return in which chunks of columns rotations work: as wide as the machine has registers for, then of `block`."""
     width = 2 * block if ROWS == MOST_ROWS and dtype.kind == "f" else block
-    return _CHUNKS[width], _CHUNKS[block]
+    return CHUNKS[width], CHUNKS[block]
 
 
 def _fill_up(T: Array, V: Array) -> Array:

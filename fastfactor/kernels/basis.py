@@ -61,7 +61,7 @@ def combine(Q, lo, hi, r, C, q, static):
 
 @kernel
 def combine_ahead(w, Q, lo, hi, r, C, static):
-    """Return w + sum_p Q[r + i, p] C[p] of those blocks, chunk 0 of C, having asked for each block's rows a tile ahead."""
+    """Return w + sum_p Q[r + i, p] C[p] of those blocks, chunk 0 of C, and ask for each block's rows a tile ahead."""
     for b in range(np.uint64(lo), np.uint64(hi)):
         for i in range(np.uint64(ROWS)):
             prefetch(Q[b], np.uint64(r) + i + np.uint64(TILE), 0, static)
@@ -145,7 +145,7 @@ def transform(Q, b, T, starts, M, static):
 
 @kernel
 def combine_chunks(Q, n_blocks, r, Y, W, row, wide, static):
-    """ROWS rows of W from `row` on = those of Q Y from r on, of the first blocks: in chunks of `wide`, then `static`."""
+    """ROWS rows of W from `row` on = those of Q Y from r on, of the first blocks, in chunks of `wide` and `static`."""
     n_wide = Y.shape[1] // wide.lanes
     for q in range(n_wide):
         store_rows(W, row, q, combine(Q, 0, n_blocks, r, Y, q, wide), wide)

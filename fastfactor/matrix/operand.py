@@ -175,7 +175,7 @@ class SparseOperand(Operand):
         return U
 
     def gram_product(self, V: Array) -> Array:
-        """Return B^H B V, with rows of zeros as V has: by passes of SINGLE_BLOCK columns, and one of BLOCK for a rest."""
+        """Return B^H B V, with rows of zeros as V has: by passes of SINGLE_BLOCK columns, the last perhaps of BLOCK."""
         Z, n_wide = np.empty_like(V), V.shape[1] // SINGLE_BLOCK
         Z[self.n :] = 0
         for block, chunks in ((SINGLE_BLOCK, range(n_wide)), (BLOCK, range(2 * n_wide, V.shape[1] // BLOCK))):

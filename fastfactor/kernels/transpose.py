@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from numba import prange
 
-from fastfactor.kernels.compiling import parallel_kernel
+from fastfactor.kernels.compiling import kernel, parallel_kernel
 
 
 @parallel_kernel
@@ -15,6 +15,34 @@ def count_in_slices(indptr, indices, slices, counts):
         count = counts[s]
         for i in range(np.uint64(indptr[slices[s]]), np.uint64(indptr[slices[s + 1]])):
             count[np.uint64(indices[i])] += 1
+
+
+@kernel
+def add_up_counts(counts, starts):
+    """starts[c] = the number of entries of the columns before c."""
+    starts[0] = 0
+    for c in range(counts.shape[1]):
+        total = starts[c]
+        for s in range(counts.shape[0]):
+            total += counts[s, c]
+        starts[c + 1] = total
+
+
+@parallel_kernel
+def give_places(starts, turns, slices, counts, packed):
+    """Lay out the columns as `turns` orders them: packed[i] is where the i-th begins, counts[s, c] its place for slice s.
+
+    `slices` are of columns here, and begin with a window: what lies before it is the same in either order.
+    """
+    for t in prange(len(slices) - 1):
+        place = starts[slices[t]]
+        for i in range(slices[t], slices[t + 1]):
+            c = i + turns[i]
+            packed[i] = place
+            for s in range(counts.shape[0]):
+                n = counts[s, c]
+                counts[s, c] = place
+                place += n
 
 
 @parallel_kernel

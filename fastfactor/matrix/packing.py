@@ -31,7 +31,7 @@ class Stored(NamedTuple):
     turns: Array
 
 
-def _slice_windows(n_rows: int) -> Array:
+def slice_windows(n_rows: int) -> Array:
     """Return the boundaries of slices of windows."""
     return np.minimum(np.arange(N_SLICES + 1) * -(-n_rows // (N_SLICES * WINDOW)) * WINDOW, n_rows)
 
@@ -40,20 +40,13 @@ def sort_rows(indptr: Array) -> NDArray[np.int16]:
     """Return where the rows come from: the i-th of those sorted by length, within each window, is row i + turns[i]."""
     turns = np.empty(len(indptr) - 1, TURN)
     counts = np.zeros((N_SLICES, N_LENGTHS + 1), np.int64)
-    launch(sort_by_length, indptr, WINDOW, _slice_windows(len(turns)), counts, turns)
+    launch(sort_by_length, indptr, WINDOW, slice_windows(len(turns)), counts, turns)
     return turns
 
 
 def leave(indptr: Array, indices: Array, values: Array) -> Stored:
     """Return the rows as they lie."""
     return Stored(indptr, indices, values, np.zeros(len(indptr) - 1, TURN))
-
-
-def pack_starts(indptr: Array, order: Array) -> Array:
-    """Return where each row begins, and the last ends, once they lie in that order."""
-    packed = np.zeros_like(indptr)
-    np.cumsum(np.diff(indptr)[order], out=packed[1:])
-    return packed
 
 
 def copy_sorted(stored: Stored, n_cols: int, room: int) -> Stored:
@@ -66,5 +59,5 @@ def copy_sorted(stored: Stored, n_cols: int, room: int) -> Stored:
     indptr = indptr[: n_rows + 1]
     turns = sort_rows(indptr)
     copy = Stored(indptr.copy(), np.empty(indptr[-1], index), np.empty(indptr[-1], values.dtype), turns)
-    launch(copy_rows, indptr, indices, values, turns, _slice_windows(n_rows), *copy[:3])
+    launch(copy_rows, indptr, indices, values, turns, slice_windows(n_rows), *copy[:3])
     return copy

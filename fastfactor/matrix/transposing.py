@@ -7,8 +7,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from fastfactor.kernels.transpose import count_in_slices, scatter_slices
-from fastfactor.matrix.packing import Stored, pack_starts, sort_rows
+from fastfactor.kernels.transpose import add_up_counts, count_in_slices, give_places, scatter_slices
+from fastfactor.matrix.packing import Stored, slice_windows, sort_rows
 from fastfactor.threads import launch
 
 N_SLICES = 4  # each needs a counter for every column
@@ -36,14 +36,12 @@ def transpose_arrays(indptr: Array, indices: Array, values: Array, n_cols: int) 
     slices[0], slices[-1] = 0, n_rows
     counts = np.zeros((N_SLICES, n_cols), np.int64)
     launch(count_in_slices, indptr, indices, slices, counts)
-    starts = np.concatenate(([0], np.cumsum(counts.sum(axis=0))))
+    starts = np.empty(n_cols + 1, np.int64)
+    add_up_counts(counts, starts)
     turns = sort_rows(starts)
-    order = np.arange(n_cols) + turns
-    packed = pack_starts(starts, order)
-    places = np.cumsum(counts, axis=0) - counts
-    places[:, order] += packed[:-1]
     index = np.int32 if max(n_rows, n_entries) <= np.iinfo(np.int32).max else np.int64
-    rows = np.empty(n_entries, index)
-    moved = np.empty(n_entries, values.dtype)
-    launch(scatter_slices, indptr, indices, values, slices, places, rows, moved)
-    return Stored(packed.astype(index), rows, moved, turns)
+    packed, rows, moved = np.empty(n_cols + 1, index), np.empty(n_entries, index), np.empty(n_entries, values.dtype)
+    packed[-1] = n_entries
+    launch(give_places, starts, turns, slice_windows(n_cols), counts, packed)
+    launch(scatter_slices, indptr, indices, values, slices, counts, rows, moved)
+    return Stored(packed, rows, moved, turns)

@@ -30,7 +30,7 @@ def add_up_counts(counts, starts):
 
 @parallel_kernel
 def give_places(starts, turns, slices, counts, packed):
-    """Lay out the columns as `turns` orders them: packed[i] is where the i-th begins, counts[s, c] its place for slice s.
+    """Lay out the columns as `turns` has them: packed[i] is where the i-th begins, counts[s, c] the place for slice s.
 
     `slices` are of columns here, and begin with a window: what lies before it is the same in either order.
     """

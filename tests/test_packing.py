@@ -5,7 +5,8 @@ import pytest
 import scipy.sparse as sp
 
 import fastfactor as ff
-from fastfactor.matrix.packing import N_LENGTHS, WINDOW, sort_rows
+from fastfactor.matrix.operand import SparseOperand
+from fastfactor.matrix.packing import N_LENGTHS, WINDOW, copy_sorted, leave, sort_rows
 from fastfactor.matrix.transposing import transpose_arrays
 
 
@@ -30,6 +31,37 @@ def test_transposed_rows_hold_what_scipys_do(index):
     rows = np.arange(5000) + stored.turns
     assert np.any(stored.turns)
     assert np.array_equal(packed.toarray(), A.T.toarray()[rows])
+
+
+@pytest.mark.parametrize("share", [0.5, 1.0])
+@pytest.mark.parametrize(("n_cols", "index"), [(300, np.uint16), (1 << 17, np.int32)])
+def test_a_copy_holds_as_many_whole_windows_as_there_is_room_for(n_cols, index, share):
+    A = sp.random_array((5000, n_cols), density=5 / n_cols, rng=np.random.default_rng(0), format="csr")
+    A.indptr, A.indices = A.indptr.astype(np.int32), A.indices.astype(np.int32)
+    stored = leave(A.indptr, A.indices, A.data)
+    room = int(share * A.nnz * (8 + np.dtype(index).itemsize)) + A.indptr.nbytes + stored.turns.nbytes
+    copy = copy_sorted(stored, n_cols, room)
+    n = len(copy.turns)
+    assert n == 5000 if share == 1.0 else 0 < n < 2600 and n % WINDOW == 0
+    assert copy.indices.dtype == index
+    packed = sp.csr_array((copy.values, copy.indices.astype(np.int32), copy.indptr), shape=(n, n_cols))
+    assert (packed - A[:5000][np.arange(n) + copy.turns]).nnz == 0
+    lengths = np.diff(copy.indptr)
+    assert all(np.all(np.diff(lengths[start : start + WINDOW]) >= 0) for start in range(0, n, WINDOW))
+
+
+def test_passes_over_a_sorted_copy_and_the_rest():
+    """Rows too many for their copy: both parts take part in all products, in their own order."""
+    A = sp.random_array((6000, 40), density=0.19, rng=np.random.default_rng(0), format="csr")
+    operand = SparseOperand(leave(A.indptr, A.indices, A.data), A.shape, 1.0)
+    operand.sort()
+    assert [rows.starts[-1] for rows in operand.walk()] == [operand.sorted.starts[-1], 6000]
+    assert 0 < operand.sorted.starts[-1] < 6000
+    V, dense, s = np.random.default_rng(1).random((40, 56)), A.toarray(), np.linspace(1, 2, 56)
+    np.testing.assert_allclose(operand.multiply(V), dense @ V, rtol=1e-12)
+    np.testing.assert_allclose(operand.left_vectors(V, s), dense @ V / s, rtol=1e-12)
+    np.testing.assert_allclose(operand.gram_product(V), dense.T @ (dense @ V), rtol=1e-12)
+    np.testing.assert_allclose(operand.adjoint(dense @ V), dense.T @ (dense @ V), rtol=1e-12)
 
 
 def test_vectors_of_sorted_rows_come_back_in_their_own_order():

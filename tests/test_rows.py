@@ -8,8 +8,8 @@ from fastfactor.kernels.compiling import kernel
 from fastfactor.kernels.rows import MOST_ROWS, ROWS, along, down, load_rows, store_rows, sum_rows, zero_rows
 from fastfactor.kernels.simd import conj, load, store
 from fastfactor.kernels.small import factor, find_lost
-from fastfactor.matrix.operand import BLOCK, LANES
-from fastfactor.solvers.tall import fixed_parts
+from fastfactor.matrix.operand import BLOCK, LANES, SINGLE_BLOCK, lanes_of
+from fastfactor.solvers.tall import chunks_of, fixed_parts
 from fastfactor.threads import launch
 
 N_BLOCKS, N_ROWS = 3, 40
@@ -22,9 +22,9 @@ def draw(shape, dtype):
     return (M + 1j * rng.standard_normal(shape) if np.dtype(dtype).kind == "c" else M).astype(dtype)
 
 
-def lay_out(M):
+def lay_out(M, block):
     """Return the columns of M in blocks, as a basis has them."""
-    return np.ascontiguousarray(M.reshape(len(M), -1, BLOCK).transpose(1, 0, 2))
+    return np.ascontiguousarray(M.reshape(len(M), -1, block).transpose(1, 0, 2))
 
 
 @kernel
@@ -57,33 +57,36 @@ def test_rows_divide_what_tall_matrices_are_filled_up_to():
     assert BLOCK % ROWS == 0
 
 
+@pytest.mark.parametrize("block", [BLOCK, SINGLE_BLOCK])
 @pytest.mark.parametrize("dtype", [np.float64, np.complex128])
-def test_work_on_a_basis(dtype):
+def test_work_on_a_basis(dtype, block):
+    """On rotations to two blocks and to one: an odd number of them leaves a chunk that is not a wide one."""
     M, Z, Y = (
-        draw((N_ROWS, N_BLOCKS * BLOCK), dtype),
-        draw((N_ROWS, BLOCK), dtype),
-        draw((N_BLOCKS * BLOCK, 2 * BLOCK), dtype),
+        draw((N_ROWS, N_BLOCKS * block), dtype),
+        draw((N_ROWS, block), dtype),
+        draw((N_BLOCKS * block, 2 * block), dtype),
     )
-    Q, starts = lay_out(M), fixed_parts(N_ROWS)
-    C = np.zeros((len(starts) - 1, N_BLOCKS * BLOCK, BLOCK), dtype)
-    launch(add_inner, Q, N_BLOCKS, Z, starts, C, LANES)
+    Q, starts, lanes = lay_out(M, block), fixed_parts(N_ROWS), lanes_of(block)
+    C = np.zeros((len(starts) - 1, N_BLOCKS * block, block), dtype)
+    launch(add_inner, Q, N_BLOCKS, Z, starts, C, lanes)
     assert np.allclose(C.sum(axis=0), M.conj().T @ Z, rtol=0, atol=1e-13)
-    V = np.empty((N_ROWS, 2 * BLOCK), dtype)
-    launch(multiply, Q, N_BLOCKS, Y, V, starts, LANES)
-    assert np.allclose(V, M @ Y, rtol=0, atol=1e-13)
-    D = np.ascontiguousarray(Y[:, :BLOCK])
-    K, S = np.zeros((2, len(starts) - 1, BLOCK, BLOCK), dtype), draw((1, N_ROWS, BLOCK), dtype)
-    launch(subtract, Q, 0, 0, N_BLOCKS - 1, D, starts, S, K[0], K[1], LANES)
-    left = M[:, -BLOCK:] - M[:, :-BLOCK] @ D[:-BLOCK]
+    for width in (block, 2 * block, N_BLOCKS * block):
+        V, T = np.empty((N_ROWS, width), dtype), draw((N_BLOCKS * block, width), dtype)
+        launch(multiply, Q, N_BLOCKS, T, V, starts, *chunks_of(block, V.dtype))
+        assert np.allclose(V, M @ T, rtol=0, atol=1e-13)
+    D = np.ascontiguousarray(Y[:, :block])
+    K, S = np.zeros((2, len(starts) - 1, block, block), dtype), draw((1, N_ROWS, block), dtype)
+    launch(subtract, Q, 0, 0, N_BLOCKS - 1, D, starts, S, K[0], K[1], lanes)
+    left = M[:, -block:] - M[:, :-block] @ D[:-block]
     for product, expected in (
         (Q[-1], left),
         (K[0].sum(axis=0), S[0].conj().T @ left),
         (K[1].sum(axis=0), left.conj().T @ left),
     ):
         assert np.allclose(product, expected, rtol=0, atol=1e-11)
-    Q = lay_out(M)
-    launch(rotate, Q, N_BLOCKS, Y, starts, np.zeros((len(starts) - 1, 1, ROWS, 2 * BLOCK), dtype), LANES)
-    assert np.allclose(Q, lay_out(np.concatenate([M @ Y, M[:, -BLOCK:]], axis=1)), rtol=0, atol=1e-13)
+    Q, tiles = lay_out(M, block), np.zeros((len(starts) - 1, 1, ROWS, 2 * block), dtype)
+    launch(rotate, Q, N_BLOCKS, Y, starts, tiles, *chunks_of(block, Q.dtype))
+    assert np.allclose(Q, lay_out(np.concatenate([M @ Y, M[:, -block:]], axis=1), block), rtol=0, atol=1e-13)
 
 
 def test_a_pass_adds_to_zeros():

@@ -61,6 +61,24 @@ def with_noise(s, shape, dtype):
     return sp.csr_array(A.astype(dtype) if np.dtype(dtype).kind == "f" else A + 1j * A[::-1])
 
 
+@pytest.mark.parametrize("shape", [(3000, 400), (400, 3000)])
+@pytest.mark.parametrize("dtype", [np.float64, np.complex128])
+@pytest.mark.parametrize("ratio", [6.0, 1.002, 0.998])
+def test_left_vectors_are_orthonormal_on_both_sides_of_flat(ratio, dtype, shape, monkeypatch):
+    calls = []
+    monkeypatch.setattr(triplets, "_finish_flat", lambda *args, f=triplets._finish_flat: calls.append(1) or f(*args))
+    least = ratio * triplets.FLAT
+    A = with_noise(np.concatenate([np.geomspace(1.0, least, 20), np.full(20, least / 2)]), shape, dtype)
+    for tol in (1e-10, 1e-5):
+        result = svd(A, 20, tol=tol, dtype=np.float64)
+        for Q in (result.U, result.Vt.conj().T):
+            assert np.abs(Q.conj().T @ Q - np.eye(20)).max() <= triplets.ORTHONORMAL
+        exact = residual(A.toarray(), *result)
+        assert exact <= tol
+        assert result.residuals.max() == pytest.approx(exact, rel=1e-6, abs=1e-14)
+    assert len(calls) == (2 if ratio > 1.0 else 0)
+
+
 @pytest.mark.parametrize("dtype", [np.float32, np.float64, np.complex128])
 @pytest.mark.parametrize("least", [0.2, 1e-3, 1e-7])
 def test_single_precision_is_only_a_way_to_the_answer(dtype, least, monkeypatch):
@@ -79,7 +97,11 @@ def test_single_precision_is_only_a_way_to_the_answer(dtype, least, monkeypatch)
     assert seen[0] == 4
     assert residual(dense, *result) <= 1e-5
     assert result.residuals.max() == pytest.approx(residual(dense, *result), rel=1e-6, abs=1e-14)
-    np.testing.assert_allclose(result.s, scipy.linalg.svdvals(dense)[:10], rtol=1e-8)
+    exact = scipy.linalg.svdvals(dense)
+    distances = np.abs(result.s[:, None] - exact)
+    np.fill_diagonal(distances, np.inf)  # from a value to the others
+    allowed = (result.residuals * exact[0]) ** 2 / distances.min(axis=1) + 1e-14 * exact[0]  # Kato and Temple
+    assert np.all(np.abs(result.s - exact[:10]) <= allowed)
     for Q in (result.U, result.Vt.conj().T):
         np.testing.assert_allclose(Q.conj().T @ Q, np.eye(10), atol=1e-12)
     seen.clear()

@@ -33,7 +33,7 @@ SHORT = 128  # up to this order the Gram matrix of any matrix is formed: it take
 LAPACK_LIMIT = 512  # up to this order LAPACK decomposes it faster than the iteration
 SINGLE_TOL = 5e-6  # the least tolerance for which an iteration in single precision is tried
 ORTHONORMAL = 1e-13  # what U^H U may differ from I by
-FLAT = 1e-2  # the least s / s_1 for which U = B V / s is orthonormal to ORTHONORMAL once V^H B^H B V is diagonal
+FLAT = 0.05  # the least s / s_1 for which U = B V / s is orthonormal to ORTHONORMAL once V^H B^H B V is diagonal
 STEEP = 1e-5  # the least s / s_1 for which U = B V / s is orthonormal to within a small correction
 MANY = 16  # vectors from which there are passes enough to make up for a sorted copy of a sparse matrix
 MAX_LEVELS = 8  # deflations; each gains four decimal digits of s / s_1
@@ -217,8 +217,8 @@ def _finish(operand: Operand, ritz: Ritz, search: Search) -> Triplets:
 def _finish_flat(operand: SparseOperand, ritz: Ritz, k: int) -> Triplets:
     """Return the triplets by Rayleigh-Ritz on V, from one more pass and a product: ``V^H (B^H B V)`` is diagonal then.
 
-    So U = B V / s is orthonormal to within eps s_1 / s, and never has to be mended, which is work on the longer side.
-    Nor does ``|| B V - U s ||`` differ from zero.
+    So U = B V / s is orthonormal to within eps (s_1 / s)^2, which FLAT keeps below ORTHONORMAL, and has not to be
+    mended, which is work on the longer side. Nor does ``|| B V - U s ||`` differ from zero.
     """
     V = ritz.V
     C, Z = _orthonormaliser(V, k), operand.gram_product(V)

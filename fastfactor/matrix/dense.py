@@ -69,8 +69,8 @@ class DenseOperand(Operand):
             rows = self._take(part)  # taken once: NumPy then sees a symmetric product, which costs half
             return np.asarray(rows.conj().T @ rows)
 
-        n_slices = max(1, min(16, self.m // (3 * self.n)))  # each sums up a matrix of its own
-        return np.asarray(functools.reduce(np.add, run_in_slices(work, self.m, self.n_threads, n_slices)))
+        n_slices = min(16, self.m // (3 * self.n) + 1) // 2 * 2  # each sums up a matrix of its own; even, for two cores
+        return np.asarray(functools.reduce(np.add, run_in_slices(work, self.m, self.n_threads, max(1, n_slices))))
 
     def _take(self, part: slice) -> Array:
         rows = self.B[part].astype(self.dtype, copy=False)

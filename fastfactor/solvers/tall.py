@@ -18,10 +18,11 @@ from fastfactor.kernels.basis import add_deviations, add_inner, find_pivots, rot
 from fastfactor.kernels.rows import MOST_ROWS, ROWS
 from fastfactor.kernels.simd import Static
 from fastfactor.matrix.operand import BLOCK, CHUNKS, LANES
-from fastfactor.threads import launch
+from fastfactor.threads import launch, using_threads_for
 
 Array = NDArray[Any]
 
+WORTH_SHARING = 2e6  # multiplications for which a second thread, which may have to wake up, is worth it
 N_PARTS = 16  # row slices; fixed, so that sums do not depend on the thread count
 
 
@@ -63,7 +64,8 @@ def inner_products(V: Array, Z: Array, k: int) -> Array:
     """Return V^H Z of the first k columns of both."""
     starts = fixed_parts(len(V))
     C = np.zeros((len(starts) - 1, V.shape[1], pad(k, BLOCK)), V.dtype)
-    launch(add_inner, V[None], 1, Z, starts, C, LANES)
+    with using_threads_for(V.size * k, WORTH_SHARING):
+        launch(add_inner, V[None], 1, Z, starts, C, LANES)
     return np.asarray(C.sum(axis=0)[:k, :k])
 
 
@@ -71,7 +73,8 @@ def rotate_rows(U: Array, T: Array) -> None:
     """Replace U by U T."""
     starts = fixed_parts(len(U))
     tiles = np.zeros((len(starts) - 1, 1, ROWS, U.shape[1]), U.dtype)
-    launch(rotate, U[None], 1, _fill_up(T, U), starts, tiles, *chunks_of(BLOCK, U.dtype))
+    with using_threads_for(U.size * len(T), WORTH_SHARING):
+        launch(rotate, U[None], 1, _fill_up(T, U), starts, tiles, *chunks_of(BLOCK, U.dtype))
 
 
 def square_deviations(Z: Array, V: Array, values: Array) -> NDArray[np.float64]:
@@ -80,7 +83,8 @@ def square_deviations(Z: Array, V: Array, values: Array) -> NDArray[np.float64]:
     squares = np.zeros((len(starts) - 1, 1, V.shape[1]), V.dtype)
     wide = np.zeros((1, V.shape[1]), V.dtype)
     wide[0, : len(values)] = values
-    launch(add_deviations, Z, V, wide, starts, squares, LANES)
+    with using_threads_for(8 * V.size, WORTH_SHARING):
+        launch(add_deviations, Z, V, wide, starts, squares, LANES)
     return np.asarray(squares.sum(axis=(0, 1))[: len(values)].real)
 
 
@@ -99,7 +103,8 @@ def find_phases(V: Array) -> Array:
     starts = fixed_parts(len(V))
     pivots = np.zeros((len(starts) - 1, V.shape[1]), V.dtype)
     sizes = np.zeros(pivots.shape, V.real.dtype)
-    launch(find_pivots, V, starts, sizes, pivots)
+    with using_threads_for(8 * V.size, WORTH_SHARING):
+        launch(find_pivots, V, starts, sizes, pivots)
     return compute_phases(pivots[sizes.argmax(axis=0), np.arange(V.shape[1])])
 
 

@@ -176,9 +176,10 @@ class SparseOperand(Operand):
 
     def gram_product(self, V: Array) -> Array:
         """Return B^H B V, with rows of zeros as V has: by passes of SINGLE_BLOCK columns, the last perhaps of BLOCK."""
-        Z, n_wide = np.empty_like(V), V.shape[1] // SINGLE_BLOCK
+        Z, width = np.empty_like(V), V.shape[1]
+        n_wide = width // SINGLE_BLOCK if width >= 3 * SINGLE_BLOCK else 0  # else X and its sums outgrow the basis
         Z[self.n :] = 0
-        for block, chunks in ((SINGLE_BLOCK, range(n_wide)), (BLOCK, range(2 * n_wide, V.shape[1] // BLOCK))):
+        for block, chunks in ((SINGLE_BLOCK, range(n_wide)), (BLOCK, range(2 * n_wide, width // BLOCK))):
             X = aligned_empty((len(V), block), V.dtype)
             G = aligned_zeros((N_SLICES, self.n, block), V.dtype)
             for q in chunks:

@@ -78,7 +78,7 @@ class Operand(ABC):
         """Return B^H U; U has a multiple of BLOCK columns."""
 
     def add_gram(self, X: Array, G: Array) -> None:
-        """Add B^H B X, for a block X, to the accumulators G of shape (N_SLICES, rows, BLOCK)."""
+        """Add B^H B X, for a block X, to the accumulators G of shape (N_SLICES, rows, columns of X)."""
         G[0, : self.n] += self.adjoint(self.multiply(X[: self.n]))
 
     def triplets(self, V: Array, s: Array) -> tuple[Array, Array]:
@@ -137,14 +137,14 @@ class SparseOperand(Operand):
 
     def sort(self) -> None:
         """Keep a sorted copy of rows, of the size of a block of vectors of length m, where that shortens passes."""
-        rows = self.rows
-        if rows.indptr[-1] > SHORT_ROWS * self.m or rows.turns.any():
+        stored = Stored(*self.rows[:4])
+        if stored.indptr[-1] > SHORT_ROWS * self.m or stored.turns.any():
             return
-        copy = copy_sorted(Stored(*rows[:4]), self.n, self.m * BLOCK * self.dtype.itemsize)
+        copy = copy_sorted(stored, self.n, self.m * BLOCK * self.dtype.itemsize)
         n_copied = len(copy.turns)
         if n_copied:
             self.sorted = _halve(copy, 0, n_copied, self.scale)
-            self.rows = _halve(Stored(*rows[:4]), n_copied, self.m, self.scale)
+            self.rows = _halve(stored, n_copied, self.m, self.scale)
 
     def walk(self) -> Iterator[SparseRows]:
         """Yield the rows: those that were copied, and the others."""

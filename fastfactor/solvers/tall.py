@@ -8,6 +8,7 @@ its way: a few microseconds of work then took milliseconds.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -46,6 +47,12 @@ def chunks_of(block: int, dtype: np.dtype[Any]) -> tuple[Static, Static]:
     return CHUNKS[width], CHUNKS[block]
 
 
+def _share(work: float, kernel: Callable[..., Any], *args: Any) -> None:
+    """Launch a kernel of that many multiplications, on one thread where a second is not worth it."""
+    with using_threads_for(work, WORTH_SHARING):
+        launch(kernel, *args)
+
+
 def _fill_up(T: Array, V: Array) -> Array:
     """Return the square T with zeros up to the number of columns of V."""
     wide = np.zeros((V.shape[1], V.shape[1]), V.dtype)
@@ -64,8 +71,7 @@ def inner_products(V: Array, Z: Array, k: int) -> Array:
     """Return V^H Z of the first k columns of both."""
     starts = fixed_parts(len(V))
     C = np.zeros((len(starts) - 1, V.shape[1], pad(k, BLOCK)), V.dtype)
-    with using_threads_for(V.size * k, WORTH_SHARING):
-        launch(add_inner, V[None], 1, Z, starts, C, LANES)
+    _share(V.size * k, add_inner, V[None], 1, Z, starts, C, LANES)
     return np.asarray(C.sum(axis=0)[:k, :k])
 
 
@@ -73,8 +79,7 @@ def rotate_rows(U: Array, T: Array) -> None:
     """Replace U by U T."""
     starts = fixed_parts(len(U))
     tiles = np.zeros((len(starts) - 1, 1, ROWS, U.shape[1]), U.dtype)
-    with using_threads_for(U.size * len(T), WORTH_SHARING):
-        launch(rotate, U[None], 1, _fill_up(T, U), starts, tiles, *chunks_of(BLOCK, U.dtype))
+    _share(U.size * len(T), rotate, U[None], 1, _fill_up(T, U), starts, tiles, *chunks_of(BLOCK, U.dtype))
 
 
 def square_deviations(Z: Array, V: Array, values: Array) -> NDArray[np.float64]:
@@ -83,8 +88,7 @@ def square_deviations(Z: Array, V: Array, values: Array) -> NDArray[np.float64]:
     squares = np.zeros((len(starts) - 1, 1, V.shape[1]), V.dtype)
     wide = np.zeros((1, V.shape[1]), V.dtype)
     wide[0, : len(values)] = values
-    with using_threads_for(8 * V.size, WORTH_SHARING):
-        launch(add_deviations, Z, V, wide, starts, squares, LANES)
+    _share(8 * V.size, add_deviations, Z, V, wide, starts, squares, LANES)
     return np.asarray(squares.sum(axis=(0, 1))[: len(values)].real)
 
 
@@ -103,8 +107,7 @@ def find_phases(V: Array) -> Array:
     starts = fixed_parts(len(V))
     pivots = np.zeros((len(starts) - 1, V.shape[1]), V.dtype)
     sizes = np.zeros(pivots.shape, V.real.dtype)
-    with using_threads_for(8 * V.size, WORTH_SHARING):
-        launch(find_pivots, V, starts, sizes, pivots)
+    _share(8 * V.size, find_pivots, V, starts, sizes, pivots)
     return compute_phases(pivots[sizes.argmax(axis=0), np.arange(V.shape[1])])
 
 

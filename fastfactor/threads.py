@@ -14,6 +14,8 @@ from typing import Any
 
 import numba
 
+from fastfactor.placing import needs_placing, note_launch, place_threads
+
 # On other layers ("workqueue") two threads that launch at once abort the process.
 _REENTRANT_LAYERS = frozenset({"tbb", "omp"})
 
@@ -115,9 +117,17 @@ def launch(kernel: Callable[..., Any], *args: Any) -> Any:
     _check_fork()
     _start_layer()
     if _layer in _REENTRANT_LAYERS:
-        return kernel(*args)
+        return _call(kernel, args)
     with _lock:
-        result = kernel(*args)
+        result = _call(kernel, args)
         if not numba.config.DISABLE_JIT:
             _layer, _launched_in = numba.threading_layer(), os.getpid()
+    return result
+
+
+def _call(kernel: Callable[..., Any], args: tuple[Any, ...]) -> Any:
+    if needs_placing():
+        place_threads()
+    result = kernel(*args)
+    note_launch()
     return result

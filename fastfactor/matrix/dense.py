@@ -21,7 +21,6 @@ from fastfactor.kernels.rows import MOST_ROWS
 from fastfactor.matrix.operand import BLOCK, LANES, N_SLICES, Operand, drain_into, invert
 from fastfactor.threads import launch
 
-FEW = 2 * BLOCK  # vectors for which a fused pass is faster than two products by BLAS
 LOW = 1024  # rows of a wide matrix that is not transposed: fewer columns at a time would not be worth it
 CACHED = 1 << 18  # numbers of a wide matrix that stay in a core's cache
 
@@ -29,7 +28,7 @@ Array = NDArray[Any]
 
 
 class DenseOperand(Operand):
-    """A dense matrix: fused passes over blocks, BLAS on fixed slices of rows for wide products."""
+    """A dense matrix: fused passes over blocks, BLAS on fixed slices of rows for single products."""
 
     def __init__(self, B: Array, scale: float, n_threads: int) -> None:
         self.m, self.n = B.shape
@@ -91,9 +90,7 @@ class DenseOperand(Operand):
         return np.asarray(np.sum(self._slices(lambda part: self._take(part).conj().T @ U[part], U.shape[1]), axis=0))
 
     def triplets(self, V: Array, s: Array) -> tuple[Array, Array]:
-        """Return U = B V / s and B^H U: in one reading of B for each block where there are few, else by BLAS."""
-        if V.shape[1] > FEW:
-            return super().triplets(V, s)
+        """Return U = B V / s and B^H U, in one reading of B for each block."""
         U, Z = np.zeros((pad(self.m, MOST_ROWS), V.shape[1]), V.dtype), np.zeros_like(V)
         inverse = invert(s)[None, :].astype(V.dtype)
         G = aligned_zeros((N_SLICES, self.n, BLOCK), V.dtype)

@@ -55,7 +55,9 @@ _pool = _Pool()
 
 
 def note_launch() -> None:
-    """Remember that a launch of this thread has just ended."""
+    """Remember that a launch of this thread has just ended: of those on one thread the others know nothing."""
+    if numba.get_num_threads() == 1:
+        return
     _pool.end = time.perf_counter()
     if not _pool.others:
         _pool.own = time.thread_time()

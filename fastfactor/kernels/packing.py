@@ -5,7 +5,11 @@ from __future__ import annotations
 import numpy as np
 from numba import prange
 
-from fastfactor.kernels.compiling import parallel_kernel
+from fastfactor.kernels.compiling import kernel, parallel_kernel
+
+# Entries that are copied at once for rows of up to that many: where a loop ends that ends elsewhere for each row has to
+# be guessed, and what is copied too much lies where the next rows go.
+AT_ONCE = np.uint64(16)
 
 
 @parallel_kernel
@@ -31,15 +35,27 @@ def sort_by_length(indptr, window, slices, counts, turns):
                 turns[i] = r - i
 
 
+@kernel
+def copy_numbers(source, first, count, target, place):
+    """target[place], target[place + 1], ... = source[first], source[first + 1], ..."""
+    for j in range(count):
+        target[place + j] = source[first + j]
+
+
 @parallel_kernel
 def copy_rows(indptr, indices, values, turns, slices, starts, columns, numbers):
     """Store the rows in the order that `turns` gives them; windows, with which `slices` begin, stay in their places."""
+    n_entries = np.uint64(indptr[-1])
     for s in prange(len(slices) - 1):
-        e = np.uint64(indptr[slices[s]])
+        e, end = np.uint64(indptr[slices[s]]), np.uint64(indptr[slices[s + 1]])
         for i in range(slices[s], slices[s + 1]):
             r = i + turns[i]
+            first, count = np.uint64(indptr[r]), np.uint64(indptr[r + 1] - indptr[r])
             starts[i] = e
-            for source in range(np.uint64(indptr[r]), np.uint64(indptr[r + 1])):
-                columns[e] = indices[source]
-                numbers[e] = values[source]
-                e += np.uint64(1)
+            if count <= AT_ONCE and e + AT_ONCE <= end and first + AT_ONCE <= n_entries:
+                copy_numbers(indices, first, AT_ONCE, columns, e)
+                copy_numbers(values, first, AT_ONCE, numbers, e)
+            else:
+                copy_numbers(indices, first, count, columns, e)
+                copy_numbers(values, first, count, numbers, e)
+            e += count

@@ -52,7 +52,7 @@ def check_range(index: NDArray[Any], size: int, name: str) -> None:
     """Raise a ValueError that names the first index outside 0..size - 1."""
     for start in range(0, len(index), PIECE):  # arrays in files do not stay in memory
         part = index[start : start + PIECE]
-        if part.min() < 0 or part.max() >= size:
+        if part.view(f"u{part.itemsize}").max() >= size:  # a negative number is a large one without a sign
             at = start + int(np.flatnonzero((part < 0) | (part >= size))[0])
             raise ValueError(f"{name}[{at}] is {index[at]}, outside 0..{size - 1}")
         drop_pages(index, start, start + len(part))

@@ -58,14 +58,14 @@ def note_launch() -> None:
     """Remember that a launch of this thread has just ended: of those on one thread the others know nothing."""
     if numba.get_num_threads() == 1:
         return
-    _pool.end = time.perf_counter()
+    _pool.end = time.monotonic()
     if not _pool.others:
         _pool.own = time.thread_time()
 
 
 def needs_placing() -> bool:
     """Tell whether the threads of the next launch have to be woken."""
-    pause = time.perf_counter() - _pool.end
+    pause = time.monotonic() - _pool.end
     if not pause > _ASLEEP or not _CAN_PLACE or numba.get_num_threads() == 1:  # NaN is not more
         return False
     return bool(_pool.others) or pause - (time.thread_time() - _pool.own) > _IDLE

@@ -102,7 +102,7 @@ def _race(recorder: Recorder, task: Task, solvers: list[SvdPeer]) -> None:
             slow[solver.name] = seconds
         else:
             calls[solver.name] = partial(timing.time_call, partial(solver.solve, task.matrix, task.k, effort))
-    repeats = 3 if recorder.quick or task.matrix.shape[0] > 100_000 else 7
+    repeats = 3 if recorder.quick else 5 if task.matrix.shape[0] > 100_000 else 7
     samples: Mapping[str, list[float]] = timing.interleave(calls, repeats) | {n: [s] for n, s in slow.items()}
     times = {name: recorder.add(task.case, name, "seconds", taken) for name, taken in samples.items()}
     rivals = [times[name] for name in SCIPY if name in times]

@@ -73,10 +73,20 @@ def needs_placing() -> bool:
 
 def place_threads() -> None:
     """Wake the threads of a launch on cores other than that of the calling thread; `needs_placing` says when."""
+    if not _CAN_PLACE:
+        return
     threads = np.empty(numba.get_num_threads(), np.int32)
-    with kept_off(ctypes.CDLL(None).sched_getcpu(), _pool.others):
+    with kept_off(ctypes.CDLL(None).sched_getcpu(), _choose_living(_pool.others)):
         find_threads(threads)
     _pool.others = sorted({*threads.tolist()} - {threading.get_native_id()})
+
+
+def _choose_living(threads: list[int]) -> list[int]:
+    """Return those that are threads of this process: the system gives the numbers of ended ones to others."""
+    with contextlib.suppress(OSError):
+        own = {*os.listdir("/proc/self/task")}
+        return [thread for thread in threads if str(thread) in own]
+    return []
 
 
 @contextlib.contextmanager
@@ -85,7 +95,7 @@ def kept_off(core: int, threads: list[int]) -> Iterator[None]:
     before: dict[int, set[int]] = {}
     try:
         for thread in threads:
-            with contextlib.suppress(OSError):  # it has ended
+            with contextlib.suppress(OSError):  # it has ended, or a container forbids it
                 allowed = os.sched_getaffinity(thread)
                 if allowed - {core}:
                     os.sched_setaffinity(thread, allowed - {core})

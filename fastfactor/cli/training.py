@@ -244,6 +244,7 @@ def _compile_fit(rank: int, n_threads: int | None, options: dict[str, Any]) -> N
     import scipy.sparse as sp
 
     from fastfactor.api import fit as fit_model
+    from fastfactor.placing import place_threads
 
     rng = np.random.default_rng(0)
     stored = rng.random((60, 600)) < 0.1
@@ -260,6 +261,7 @@ def _compile_fit(rank: int, n_threads: int | None, options: dict[str, Any]) -> N
     model.predict([0], [0])
     for some in (range(1), range(60)):  # few rows and many take different ways
         model.recommend(some, 1)
+    place_threads()
 
 
 def _compile_svd(k: int, dtype: str) -> None:

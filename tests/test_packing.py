@@ -36,7 +36,7 @@ def test_transposed_rows_hold_what_scipys_do(index):
 @pytest.mark.parametrize("share", [0.5, 1.0])
 @pytest.mark.parametrize(("n_cols", "index"), [(300, np.uint16), (1 << 17, np.int32)])
 def test_a_copy_holds_as_many_whole_windows_as_there_is_room_for(n_cols, index, share):
-    A = sp.random_array((5000, n_cols), density=5 / n_cols, rng=np.random.default_rng(0), format="csr")
+    A = sp.csr_array(sp.random(5000, n_cols, 5 / n_cols, random_state=0))
     A.indptr, A.indices = A.indptr.astype(np.int32), A.indices.astype(np.int32)
     stored = leave(A.indptr, A.indices, A.data)
     room = int(share * A.nnz * (8 + np.dtype(index).itemsize)) + A.indptr.nbytes + stored.turns.nbytes
@@ -52,7 +52,7 @@ def test_a_copy_holds_as_many_whole_windows_as_there_is_room_for(n_cols, index, 
 
 def test_passes_over_a_sorted_copy_and_the_rest():
     """Rows too many for their copy: both parts take part in all products, in their own order."""
-    A = sp.random_array((6000, 40), density=0.19, rng=np.random.default_rng(0), format="csr")
+    A = sp.csr_array(sp.random(6000, 40, 0.19, random_state=0))
     operand = SparseOperand(leave(A.indptr, A.indices, A.data), A.shape, 1.0)
     operand.sort()
     assert [rows.starts[-1] for rows in operand.walk()] == [operand.sorted.starts[-1], 6000]

@@ -25,14 +25,15 @@ _ASLEEP = 2.5e-4  # seconds without a launch after which waiting threads may sle
 _IDLE = 2e-3  # seconds that this thread must have slept before it is worth compiling `find_threads`
 
 
-def _can_place() -> bool:
-    """Return whether the C library tells threads and cores apart, and kernels are compiled."""
+def _find_library() -> ctypes.CDLL | None:
+    """Return the C library if it tells threads and cores apart, and kernels are compiled."""
     if sys.platform != "linux" or numba.config.DISABLE_JIT:
-        return False
-    return all(hasattr(ctypes.CDLL(None), name) for name in ("gettid", "sched_getcpu"))
+        return None
+    library = ctypes.CDLL(None)
+    return library if hasattr(library, "gettid") and hasattr(library, "sched_getcpu") else None
 
 
-_CAN_PLACE = _can_place()
+_LIBRARY = _find_library()
 
 
 class _Pool(threading.local):
@@ -66,17 +67,17 @@ def note_launch() -> None:
 def needs_placing() -> bool:
     """Tell whether the threads of the next launch have to be woken."""
     pause = time.monotonic() - _pool.end
-    if not pause > _ASLEEP or not _CAN_PLACE or numba.get_num_threads() == 1:  # NaN is not more
+    if not pause > _ASLEEP or _LIBRARY is None or numba.get_num_threads() == 1:  # NaN is not more
         return False
     return bool(_pool.others) or pause - (time.thread_time() - _pool.own) > _IDLE
 
 
 def place_threads() -> None:
     """Wake the threads of a launch on cores other than that of the calling thread; `needs_placing` says when."""
-    if not _CAN_PLACE:
+    if _LIBRARY is None:
         return
     threads = np.empty(numba.get_num_threads(), np.int32)
-    with kept_off(ctypes.CDLL(None).sched_getcpu(), _choose_living(_pool.others)):
+    with kept_off(_LIBRARY.sched_getcpu(), _choose_living(_pool.others)):
         find_threads(threads)
     _pool.others = sorted({*threads.tolist()} - {threading.get_native_id()})
 
